@@ -1,0 +1,1 @@
+//! Sound outside the model: frames and units, files, resampling.

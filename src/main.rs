@@ -1,0 +1,2 @@
+//! The `cascabel` command.
+fn main() {}
