@@ -1,0 +1,164 @@
+//! Parameter values, by number, and how training begins with them.
+
+use std::sync::Arc;
+
+use super::{ParamId, Plan};
+use crate::{Error, Result};
+
+/// The initial distribution of a parameter. Sources: the Mamba paper, §3.6 and app. C; S4D, §4.
+#[derive(Clone, Debug)]
+pub enum Init {
+    /// One value everywhere.
+    Const(f32),
+    /// Uniform in ± the bound.
+    Uniform(f32),
+    /// Normal with mean 0 and this standard deviation.
+    Normal(f32),
+    /// The logarithm of a number log-uniform between these two.
+    LogUniform(f32, f32),
+    /// `log(1 + n)` along the last axis: A = −1, −2, … (S4D-Real).
+    ALogRamp,
+    /// `π n` along the last axis (S4D-Lin).
+    PiRamp,
+    /// `softplus⁻¹(Δ)`, Δ log-uniform in [1e-3, 1e-1] and at least 1e-4.
+    DtBias,
+    /// These values.
+    Values(Arc<[f32]>),
+}
+
+/// A counter-based generator (SplitMix64): draw `i` of a stream depends on (seed, stream, i) alone.
+#[derive(Clone, Copy)]
+struct Draws {
+    key: u64,
+    count: u64,
+}
+
+impl Draws {
+    fn new(seed: u64, stream: u64) -> Self {
+        Self { key: mix(seed ^ mix(stream.wrapping_add(0x9e37_79b9_7f4a_7c15))), count: 0 }
+    }
+
+    /// Uniform in [0, 1).
+    fn uniform(&mut self) -> f64 {
+        self.count += 1;
+        (mix(self.key.wrapping_add(self.count.wrapping_mul(0x9e37_79b9_7f4a_7c15))) >> 11) as f64
+            / (1u64 << 53) as f64
+    }
+
+    /// Standard normal (Box and Muller).
+    fn normal(&mut self) -> f64 {
+        let (u, v) = (1.0 - self.uniform(), self.uniform());
+        (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
+    }
+}
+
+fn mix(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+impl Init {
+    fn fill(&self, shape: &[usize], draws: &mut Draws) -> Vec<f32> {
+        let (len, last) = (shape.iter().product(), shape.last().copied().unwrap_or(1).max(1));
+        let log_uniform = |u: f64, lo: f64, hi: f64| (lo.ln() + u * (hi.ln() - lo.ln())).exp();
+        let mut one = |i: usize| -> f64 {
+            match self {
+                Self::Const(c) => f64::from(*c),
+                Self::Uniform(bound) => f64::from(*bound) * (2.0 * draws.uniform() - 1.0),
+                Self::Normal(std) => f64::from(*std) * draws.normal(),
+                Self::LogUniform(lo, hi) => log_uniform(draws.uniform(), f64::from(*lo), f64::from(*hi)).ln(),
+                Self::ALogRamp => ((1 + i % last) as f64).ln(),
+                Self::PiRamp => std::f64::consts::PI * (i % last) as f64,
+                Self::DtBias => {
+                    let dt = log_uniform(draws.uniform(), 1e-3, 1e-1).max(1e-4);
+                    dt + (-(-dt).exp_m1()).ln()
+                }
+                Self::Values(values) => f64::from(values.get(i).copied().unwrap_or(0.0)),
+            }
+        };
+        (0..len).map(|i| one(i) as f32).collect()
+    }
+}
+
+/// The values of a plan's parameters, row-major, in the plan's order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Weights {
+    tensors: Vec<Vec<f32>>,
+}
+
+impl Weights {
+    /// Random weights: a function of the plan, the parameters' names and the seed.
+    pub fn random(plan: &Plan, seed: u64) -> Self {
+        let stream = |name: &str| {
+            name.bytes()
+                .fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+        };
+        let fill = |p: &super::Param| p.init.fill(&p.shape, &mut Draws::new(seed, stream(&p.name)));
+        Self { tensors: plan.params.iter().map(fill).collect() }
+    }
+
+    /// Weights from values in the plan's order; lengths are checked, and every value must be finite.
+    pub fn new(plan: &Plan, tensors: Vec<Vec<f32>>) -> Result<Self> {
+        if tensors.len() != plan.params.len() {
+            return Err(Error::input(
+                "weights",
+                format!("{} tensors", plan.params.len()),
+                tensors.len().to_string(),
+            ));
+        }
+        for (param, tensor) in plan.params.iter().zip(&tensors) {
+            if tensor.len() != param.len() {
+                let expected = format!("{:?} ({} numbers)", param.shape, param.len());
+                return Err(Error::input(
+                    format!("tensor {}", param.name),
+                    expected,
+                    format!("{} numbers", tensor.len()),
+                ));
+            }
+            if let Some(at) = tensor.iter().position(|x| !x.is_finite()) {
+                let got = format!("{} at element {at}", tensor[at]);
+                return Err(Error::input(format!("tensor {}", param.name), "finite numbers", got));
+            }
+        }
+        Ok(Self { tensors })
+    }
+
+    /// The values of one parameter.
+    pub fn get(&self, id: ParamId) -> &[f32] {
+        &self.tensors[id.0]
+    }
+
+    /// All tensors, in the plan's order.
+    pub fn tensors(&self) -> &[Vec<f32>] {
+        &self.tensors
+    }
+
+    /// All tensors, to change in place.
+    pub fn tensors_mut(&mut self) -> &mut [Vec<f32>] {
+        &mut self.tensors
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dt_bias_is_inverse_softplus_of_a_step_in_range() {
+        let bias = Init::DtBias.fill(&[4096], &mut Draws::new(1, 2));
+        let dt: Vec<f64> = bias.iter().map(|b| f64::from(*b).exp().ln_1p()).collect();
+        assert!(dt.iter().all(|dt| (0.99e-3..=1.01e-1).contains(dt)));
+        let mean_log = dt.iter().map(|d| d.ln()).sum::<f64>() / 4096.0;
+        assert!((mean_log - 1e-2f64.ln()).abs() < 0.1, "{mean_log}");
+    }
+
+    #[test]
+    fn normal_draws_have_unit_variance_and_depend_on_the_stream() {
+        let a = Init::Normal(1.0).fill(&[10_000], &mut Draws::new(7, 0));
+        let b = Init::Normal(1.0).fill(&[10_000], &mut Draws::new(7, 1));
+        let var = |x: &[f32]| x.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / x.len() as f64;
+        assert!((var(&a) - 1.0).abs() < 0.05);
+        assert!(a.iter().zip(&b).all(|(x, y)| x != y));
+    }
+}
