@@ -10,9 +10,12 @@
 //! | [`cpu`] | real time and files | f32, AVX-512 or AVX2 chosen at run time |
 //! | `candle` | training | f32 or f64, with gradients |
 
+pub mod cpu;
 pub mod reference;
 mod rows;
 mod state;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use rows::{Feed, Limits, Misuse, RowTable, Rows, Span};
 pub use state::State;

@@ -21,12 +21,14 @@
 mod builder;
 mod cost;
 mod discretise;
+mod draws;
 mod op;
 mod weights;
 
 pub use builder::PlanBuilder;
 pub use cost::{Cost, PlanCost};
 pub use discretise::{Coefficients, coefficients};
+pub use draws::Draws;
 pub use op::{Act, Dynamics, NormKind, Op, OpKind, Rule, Scan};
 pub use weights::{Init, Weights};
 

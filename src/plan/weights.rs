@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::draws::Draws;
 use super::{ParamId, Plan};
 use crate::{Error, Result};
 
@@ -24,38 +25,6 @@ pub enum Init {
     DtBias,
     /// These values.
     Values(Arc<[f32]>),
-}
-
-/// A counter-based generator (SplitMix64): draw `i` of a stream depends on (seed, stream, i) alone.
-#[derive(Clone, Copy)]
-struct Draws {
-    key: u64,
-    count: u64,
-}
-
-impl Draws {
-    fn new(seed: u64, stream: u64) -> Self {
-        Self { key: mix(seed ^ mix(stream.wrapping_add(0x9e37_79b9_7f4a_7c15))), count: 0 }
-    }
-
-    /// Uniform in [0, 1).
-    fn uniform(&mut self) -> f64 {
-        self.count += 1;
-        (mix(self.key.wrapping_add(self.count.wrapping_mul(0x9e37_79b9_7f4a_7c15))) >> 11) as f64
-            / (1u64 << 53) as f64
-    }
-
-    /// Standard normal (Box and Muller).
-    fn normal(&mut self) -> f64 {
-        let (u, v) = (1.0 - self.uniform(), self.uniform());
-        (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
-    }
-}
-
-fn mix(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 impl Init {

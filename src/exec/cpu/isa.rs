@@ -1,0 +1,80 @@
+//! The instruction sets, and the one function compiled for each.
+
+use super::kernels::{Pass, run};
+use super::portable::Portable;
+use super::program::Program;
+
+/// An instruction set that the kernels are compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isa {
+    /// One 512-bit register for 16 lanes.
+    Avx512,
+    /// Two 256-bit registers, with fused multiply-add.
+    Avx2,
+    /// Plain code; the compiler uses what the target always has.
+    Portable,
+}
+
+impl Isa {
+    /// All, best first.
+    pub const ALL: [Self; 3] = [Self::Avx512, Self::Avx2, Self::Portable];
+
+    /// The best that this CPU has.
+    pub fn best() -> Self {
+        Self::ALL.into_iter().find(|isa| isa.is_available()).unwrap_or(Self::Portable)
+    }
+
+    /// This one, or the best if the CPU lacks it.
+    pub fn available(self) -> Self {
+        if self.is_available() { self } else { Self::best() }
+    }
+
+    /// Whether this CPU has it.
+    pub fn is_available(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => {
+                is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512dq")
+                    && Self::Avx2.is_available()
+            }
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            Self::Portable => true,
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx512 | Self::Avx2 => false,
+        }
+    }
+
+    /// Runs a program with this instruction set.
+    ///
+    /// # Safety
+    ///
+    /// It is available, and the pass fits the program.
+    pub unsafe fn run(self, program: &Program, pass: &Pass<'_>) {
+        // SAFETY: the caller vouches for both.
+        unsafe {
+            match self {
+                #[cfg(target_arch = "x86_64")]
+                Self::Avx512 => run_avx512(program, pass),
+                #[cfg(target_arch = "x86_64")]
+                Self::Avx2 => run_avx2(program, pass),
+                _ => run::<Portable>(program, pass),
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512dq,avx2,fma")]
+unsafe fn run_avx512(program: &Program, pass: &Pass<'_>) {
+    // SAFETY: compiled for the instruction set.
+    unsafe { run::<super::avx512::Avx512>(program, pass) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn run_avx2(program: &Program, pass: &Pass<'_>) {
+    // SAFETY: compiled for the instruction set.
+    unsafe { run::<super::avx2::Avx2>(program, pass) }
+}

@@ -1,0 +1,174 @@
+//! The matrix product: `y = act(W x + b)` for stacked rows.
+//!
+//! SIMD runs across outputs. Each output is the bias plus its products with k ascending, in S partial sums (k mod S) that
+//! are added pairwise at the end; S depends on the panel's width alone (1 for three or four vectors, 2 for two, 4 for one,
+//! enough to hide the latency of the multiply-add). Neither the number of rows nor their grouping changes a bit.
+
+use super::kernels::{Pass, activate, put};
+use super::lanes::{Lanes, Math};
+use super::pack::Linear;
+use super::program::{Place, Step};
+use crate::plan::Act;
+
+/// Runs a packed product over all stacked rows of its tier.
+///
+/// # Safety
+///
+/// The pass's pointers fit its program, and the CPU has V's instruction set.
+#[inline(always)]
+pub unsafe fn linear<V: Lanes>(pass: &Pass<'_>, step: &Step, packed: &Linear) {
+    let rows = pass.table.total(step.to);
+    let (mut vector, mut out) = (0, 0);
+    while vector < packed.vectors {
+        let wide = (packed.vectors - vector).min(4);
+        // SAFETY: panels lie one behind the other, d_in·16 numbers a vector; the caller vouches for the rest.
+        unsafe {
+            let weight = pass.weights.add(packed.weight + vector * packed.d_in * 16);
+            let bias = pass.weights.add(packed.bias + vector * 16);
+            let panel = Panel { weight, bias, d_in: packed.d_in, act: packed.act, first: out };
+            match wide {
+                4 => panel.run::<V, 4, 1>(pass, step.inputs[0], step.output, rows),
+                3 => panel.run::<V, 3, 1>(pass, step.inputs[0], step.output, rows),
+                2 => panel.run::<V, 2, 2>(pass, step.inputs[0], step.output, rows),
+                _ => panel.run::<V, 1, 4>(pass, step.inputs[0], step.output, rows),
+            }
+        }
+        vector += wide;
+        out += if packed.act == Act::Glu { wide / 2 } else { wide };
+    }
+}
+
+/// Up to four vectors of outputs and their weights `[k][vector][16]`.
+struct Panel {
+    weight: *const f32,
+    bias: *const f32,
+    d_in: usize,
+    act: Act,
+    /// The first output vector it writes.
+    first: usize,
+}
+
+impl Panel {
+    #[inline(always)]
+    unsafe fn run<V: Lanes, const NV: usize, const S: usize>(
+        &self,
+        pass: &Pass<'_>,
+        x: Place,
+        y: Place,
+        rows: usize,
+    ) {
+        // SAFETY: rows of x and y lie at their strides inside the arena.
+        unsafe {
+            let (x_at, y_at) = (pass.arena.add(x.at).cast_const(), pass.arena.add(y.at + self.first * 16));
+            let block = |r: usize| (x_at.add(r * x.stride), y_at.add(r * y.stride));
+            let mut r = 0;
+            if V::ROWS == 6 {
+                while r + 6 <= rows {
+                    self.block::<V, 6, NV, S>(block(r), x.stride, y);
+                    r += 6;
+                }
+                match rows - r {
+                    5 => return self.block::<V, 5, NV, S>(block(r), x.stride, y),
+                    4 => return self.block::<V, 4, NV, S>(block(r), x.stride, y),
+                    3 => return self.block::<V, 3, NV, S>(block(r), x.stride, y),
+                    2 => return self.block::<V, 2, NV, S>(block(r), x.stride, y),
+                    _ => {}
+                }
+            }
+            while r < rows {
+                self.block::<V, 1, NV, S>(block(r), x.stride, y);
+                r += 1;
+            }
+        }
+    }
+
+    /// MR rows by NV vectors.
+    #[inline(always)]
+    unsafe fn block<V: Lanes, const MR: usize, const NV: usize, const S: usize>(
+        &self,
+        (x, y): (*const f32, *mut f32),
+        x_stride: usize,
+        place: Place,
+    ) {
+        // SAFETY: k stays below d_in, rows below MR, vectors below NV; the accumulators are arrays of constant size.
+        unsafe {
+            let zero = V::splat(0.0);
+            let mut acc = [[[zero; NV]; S]; MR];
+            for row in &mut acc {
+                for (v, sum) in row[0].iter_mut().enumerate() {
+                    *sum = V::load(self.bias.add(v * 16));
+                }
+            }
+            let whole = self.d_in / S * S;
+            let mut k = 0;
+            while k < whole {
+                for s in 0..S {
+                    self.multiply_add::<V, MR, NV, S>(&mut acc, x, x_stride, k + s, s);
+                }
+                k += S;
+            }
+            for s in 0..S {
+                if whole + s < self.d_in {
+                    self.multiply_add::<V, MR, NV, S>(&mut acc, x, x_stride, whole + s, s);
+                }
+            }
+            for (r, row) in acc.iter().enumerate() {
+                self.finish::<V, NV, S>(row, y.add(r * place.stride), place);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn multiply_add<V: Lanes, const MR: usize, const NV: usize, const S: usize>(
+        &self,
+        acc: &mut [[[V; NV]; S]; MR],
+        x: *const f32,
+        x_stride: usize,
+        k: usize,
+        s: usize,
+    ) {
+        // SAFETY: as for `block`; s is below S.
+        unsafe {
+            let w = self.weight.add(k * NV * 16);
+            let mut weights = [V::splat(0.0); NV];
+            for (v, weight) in weights.iter_mut().enumerate() {
+                *weight = V::load(w.add(v * 16));
+            }
+            for (r, row) in acc.iter_mut().enumerate() {
+                let x = V::splat(*x.add(r * x_stride + k));
+                for (sum, weight) in row.get_unchecked_mut(s).iter_mut().zip(weights) {
+                    *sum = x.fma(weight, *sum);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn finish<V: Lanes, const NV: usize, const S: usize>(
+        &self,
+        sums: &[[V; NV]; S],
+        y: *mut f32,
+        place: Place,
+    ) {
+        // SAFETY: as for `block`.
+        unsafe {
+            let sum = |v: usize| {
+                let part = |s: usize| *sums.get_unchecked(s).get_unchecked(v);
+                match S {
+                    1 => part(0),
+                    2 => part(0).add(part(1)),
+                    _ => part(0).add(part(1)).add(part(2).add(part(3))),
+                }
+            };
+            if self.act == Act::Glu {
+                for v in 0..NV / 2 {
+                    put(sum(v).mul(sum(NV / 2 + v).sigmoid()), y.add(v * 16), place);
+                }
+            } else {
+                for v in 0..NV {
+                    put(activate(self.act, sum(v)), y.add(v * 16), place);
+                }
+            }
+        }
+    }
+}

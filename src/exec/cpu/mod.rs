@@ -1,0 +1,269 @@
+//! The real-time executor: f32, SIMD, nothing allocated after [`Cpu::open`].
+//!
+//! Weights are packed once to 64-byte lines in the order they are read; every value has a place in one arena. The instruction
+//! set (AVX-512, AVX2 with FMA, or plain code) is chosen when the model is opened and changes no bit of the output: each
+//! product sums k in ascending order in a number of partial sums fixed by its shape, SIMD runs across outputs, and reductions
+//! use a fixed tree of 16 lanes.
+//!
+//! ```
+//! use cascabel::exec::{Executor, Feed, Limits, Rows, cpu::Cpu};
+//! use cascabel::plan::{Act, PlanBuilder, Weights};
+//! let mut b = PlanBuilder::new();
+//! let x = b.samples(1);
+//! let y = b.linear("gain", x, 1, true, Act::Tanh)?;
+//! let plan = b.build(y)?;
+//! let mut cpu = Cpu::open(&plan, &Weights::random(&plan, 1), Limits { max_rows: 64, max_streams: 1 });
+//! let (input, mut output) = (vec![0.1; 100], vec![0.0; 100]);
+//! cpu.advance(&[Feed { stream: 0, rows: 100 }], Rows::Samples(&input), &mut output)?;
+//! # Ok::<(), cascabel::Error>(())
+//! ```
+#![allow(unsafe_code, reason = "SIMD over one arena")]
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_types
+)]
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod buffer;
+mod elementwise;
+mod float_mode;
+mod history;
+mod isa;
+mod kernels;
+mod lanes;
+mod linear;
+mod pack;
+mod portable;
+mod program;
+mod scan;
+#[cfg(test)]
+mod tests;
+
+pub use isa::Isa;
+
+use self::buffer::Aligned;
+use self::kernels::Pass;
+use self::program::{Program, Slot};
+use super::{Executor, Feed, Limits, Misuse, RowTable, Rows, State};
+use crate::Result;
+use crate::plan::{Input, Plan, Weights};
+
+/// The CPU executor.
+pub struct Cpu {
+    plan: Plan,
+    program: Program,
+    isa: Isa,
+    limits: Limits,
+    arena: Aligned,
+    /// One state a stream, and behind them the one that `reset` copies.
+    states: Aligned,
+    positions: Vec<u64>,
+    initial_position: u64,
+    table: RowTable,
+    tokens: Vec<u32>,
+    /// Rows already run of each feed of the current call.
+    done: Vec<usize>,
+}
+
+impl Cpu {
+    /// Packs the weights and allocates all that `advance` will touch.
+    pub fn open(plan: &Plan, weights: &Weights, limits: Limits) -> Self {
+        Self::open_with(plan, weights, limits, Isa::best())
+    }
+
+    /// As [`open`](Self::open), for a given instruction set; one that the CPU lacks becomes the best that it has.
+    pub fn open_with(plan: &Plan, weights: &Weights, limits: Limits, isa: Isa) -> Self {
+        let limits = Limits { max_rows: limits.max_rows.max(1), max_streams: limits.max_streams.max(1) };
+        let program = Program::new(plan, weights, limits);
+        let (arena, states) =
+            (Aligned::zeros(program.arena_len), Aligned::zeros(program.state_len * (limits.max_streams + 1)));
+        Self {
+            isa: isa.available(),
+            arena,
+            states,
+            positions: vec![0; limits.max_streams],
+            initial_position: 0,
+            table: RowTable::new(plan, limits.max_streams),
+            tokens: Vec::with_capacity(limits.max_rows * limits.max_streams),
+            done: vec![0; limits.max_streams],
+            plan: plan.clone(),
+            program,
+            limits,
+        }
+    }
+
+    /// The instruction set in use.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Bytes of packed weights.
+    pub fn weight_bytes(&self) -> usize {
+        4 * self.program.weights.as_slice().len()
+    }
+
+    /// Bytes of the arena that holds all values.
+    pub fn arena_bytes(&self) -> usize {
+        4 * self.program.arena_len
+    }
+
+    /// One pass: at most `max_rows` rows of each feed. Returns false when nothing is left.
+    fn pass(&mut self, feeds: &[Feed], input: Rows<'_>, output: &mut [f32]) -> bool {
+        let max = self.limits.max_rows;
+        let (positions, done) = (&self.positions, &self.done);
+        let part = feeds.iter().enumerate().map(|(i, feed)| {
+            let rows = (feed.rows - done.get(i).copied().unwrap_or(0)).min(max);
+            (feed.stream, positions.get(feed.stream).copied().unwrap_or(0), rows)
+        });
+        self.table.fill(part);
+        if self.table.total(self.plan.output) == 0 {
+            return false;
+        }
+        self.take(feeds, input);
+        let pass = Pass {
+            arena: self.arena.as_mut_ptr(),
+            weights: self.program.weights.as_ptr(),
+            states: self.states.as_mut_ptr(),
+            state_len: self.program.state_len,
+            table: &self.table,
+            tokens: &self.tokens,
+        };
+        // SAFETY: arena and states were allocated for this program and these limits, which the table obeys.
+        unsafe { self.isa.run(&self.program, &pass) };
+        self.give(feeds, output);
+        for ((feed, done), span) in feeds.iter().zip(&mut self.done).zip(self.table.spans(self.plan.output)) {
+            *done += span.rows;
+            if let Some(position) = self.positions.get_mut(feed.stream) {
+                *position += span.rows as u64;
+            }
+        }
+        true
+    }
+
+    /// Copies the pass's input rows into the arena, or its tokens into their list.
+    fn take(&mut self, feeds: &[Feed], input: Rows<'_>) {
+        let place = self.program.input;
+        self.tokens.clear();
+        let mut first = 0;
+        for ((feed, done), span) in feeds.iter().zip(&self.done).zip(self.table.spans(self.plan.input_value))
+        {
+            let from = first + done;
+            match (input, self.plan.input) {
+                (Rows::Samples(x), Input::Samples(width)) => {
+                    let rows = x.get(from * width..(from + span.rows) * width).unwrap_or(&[]);
+                    let to = self.arena.as_mut_slice().get_mut(place.at + span.start * place.stride..);
+                    copy_rows(rows, width, to.unwrap_or(&mut []), place.stride, width);
+                }
+                (Rows::Tokens(x), _) => {
+                    self.tokens.extend_from_slice(x.get(from..from + span.rows).unwrap_or(&[]));
+                }
+                (Rows::Samples(_), Input::Tokens(_)) => {}
+            }
+            first += feed.rows;
+        }
+    }
+
+    /// Copies the pass's output rows out of the arena.
+    fn give(&self, feeds: &[Feed], output: &mut [f32]) {
+        let place = self.program.output;
+        let mut first = 0;
+        for ((feed, done), span) in feeds.iter().zip(&self.done).zip(self.table.spans(self.plan.output)) {
+            let from = self.arena.as_slice().get(place.at + span.start * place.stride..).unwrap_or(&[]);
+            let range = (first + done) * place.width..(first + done + span.rows) * place.width;
+            if let Some(to) = output.get_mut(range) {
+                copy_rows(from, place.stride, to, place.width, place.width);
+            }
+            first += feed.rows;
+        }
+    }
+
+    fn state(&self, stream: usize, slot: &Slot) -> Option<&[f32]> {
+        let at = stream * self.program.state_len + slot.at;
+        self.states.as_slice().get(at..at + slot.rows * slot.stride)
+    }
+
+    /// Writes a canonical state into stream `stream`'s place (the streams' number itself: the initial state).
+    fn write_state(&mut self, stream: usize, state: &State) {
+        for (slot, from) in self.program.slots.iter().zip(&state.slots) {
+            let at = stream * self.program.state_len + slot.at;
+            if let Some(to) = self.states.as_mut_slice().get_mut(at..at + slot.rows * slot.stride) {
+                copy_rows(from, slot.width, to, slot.stride, slot.width);
+            }
+        }
+    }
+}
+
+/// Copies rows of `width` numbers from one stride to another, as many as both sides hold.
+fn copy_rows(from: &[f32], from_stride: usize, to: &mut [f32], to_stride: usize, width: usize) {
+    for (from, to) in from.chunks(from_stride.max(1)).zip(to.chunks_mut(to_stride.max(1))) {
+        if let (Some(from), Some(to)) = (from.get(..width), to.get_mut(..width)) {
+            to.copy_from_slice(from);
+        }
+    }
+}
+
+impl Executor for Cpu {
+    fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    #[rtsan_standalone::nonblocking]
+    fn advance(&mut self, feeds: &[Feed], input: Rows<'_>, output: &mut [f32]) -> Result<(), Misuse> {
+        input.check(&self.plan, self.limits, feeds, output.len())?;
+        self.done.fill(0);
+        let mode = float_mode::FlushDenormals::on();
+        while self.pass(feeds, input, output) {}
+        drop(mode);
+        Ok(())
+    }
+
+    fn position(&self, stream: usize) -> u64 {
+        self.positions.get(stream).copied().unwrap_or(0)
+    }
+
+    #[rtsan_standalone::nonblocking]
+    fn reset(&mut self, stream: usize) {
+        let len = self.program.state_len;
+        if let Some(position) = self.positions.get_mut(stream) {
+            *position = self.initial_position;
+            let from = self.limits.max_streams * len;
+            self.states.as_mut_slice().copy_within(from..from + len, stream * len);
+        }
+    }
+
+    fn set_initial(&mut self, state: &State) -> Result<()> {
+        state.check(&self.plan)?;
+        self.initial_position = state.position;
+        self.write_state(self.limits.max_streams, state);
+        (0..self.limits.max_streams).for_each(|stream| self.reset(stream));
+        Ok(())
+    }
+
+    fn save(&self, stream: usize) -> State {
+        let mut state = State::zero(&self.plan);
+        state.position = self.position(stream);
+        for (slot, to) in self.program.slots.iter().zip(&mut state.slots) {
+            copy_rows(self.state(stream, slot).unwrap_or(&[]), slot.stride, to, slot.width, slot.width);
+        }
+        state
+    }
+
+    fn restore(&mut self, stream: usize, state: &State) -> Result<()> {
+        state.check(&self.plan)?;
+        if let Some(position) = self.positions.get_mut(stream) {
+            *position = state.position;
+            self.write_state(stream, state);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,247 @@
+//! A plan prepared for the kernels: packed weights, and a place in one arena for every value.
+
+use super::buffer::{Aligned, Layout, stride};
+use super::pack::{self, Linear, Pool};
+use crate::exec::Limits;
+use crate::plan::{
+    Act, Coefficients, Dynamics, NormKind, Op, OpKind, Plan, Scan, ValueId, View, Weights, coefficients,
+};
+
+/// Columns of a value in the arena.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Place {
+    /// The first number of row 0.
+    pub at: usize,
+    /// From row to row.
+    pub stride: usize,
+    /// Columns.
+    pub width: usize,
+}
+
+/// A step's state slot: `[rows, stride]` in each stream's state.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Slot {
+    /// Where it begins in the stream's state.
+    pub at: usize,
+    /// Rows held.
+    pub rows: usize,
+    /// From row to row.
+    pub stride: usize,
+    /// Numbers in a row.
+    pub width: usize,
+}
+
+/// Offsets into the packed weights of a scan: rows as in [`Scan::state_rows`], padded.
+#[derive(Clone, Copy, Debug)]
+pub struct ScanWeights {
+    /// State size N.
+    pub n: usize,
+    /// A·log₂e and, complex, A_imag/2π behind it (selective); Ā (invariant).
+    pub a: usize,
+    /// B̄ (invariant).
+    pub b: usize,
+    /// C (invariant).
+    pub c: usize,
+    /// D.
+    pub skip: usize,
+}
+
+/// What a step computes, with offsets into the packed weights.
+#[derive(Clone, Copy, Debug)]
+pub enum Kernel {
+    /// Table rows of this stride.
+    Embed { table: usize, stride: usize },
+    /// A packed matrix product.
+    Linear(Linear),
+    /// LayerNorm (true) or RMSNorm.
+    Norm { layer: bool, weight: usize, bias: usize, eps: f32 },
+    /// Depthwise convolution, weights `[tap][d]`.
+    Conv { weight: usize, bias: usize, taps: usize, act: Act },
+    /// Mamba's scan, real A.
+    Selective(ScanWeights),
+    /// Mamba's scan, complex A.
+    SelectiveComplex(ScanWeights),
+    /// S4D's scan, real A.
+    Invariant(ScanWeights),
+    /// S4D's scan, complex A.
+    InvariantComplex(ScanWeights),
+    /// `x·act(z)`.
+    Gate(Act),
+    /// `act(x)`.
+    Activate(Act),
+    /// `a + b`.
+    Add,
+    /// `x(1+s)+t`.
+    Film,
+    /// Rows held back.
+    Delay,
+    /// Rows side by side.
+    Frame { period: usize, window: usize },
+    /// Rows overlapped and added.
+    Overlap { period: usize, overlap: usize },
+}
+
+/// One op, ready to run.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// What it computes.
+    pub kernel: Kernel,
+    /// What it reads.
+    pub inputs: [Place; 4],
+    /// What it writes.
+    pub output: Place,
+    /// Its state.
+    pub slot: Slot,
+    /// The value whose tier its input rows have.
+    pub from: ValueId,
+    /// The value whose tier its output rows have.
+    pub to: ValueId,
+}
+
+/// A prepared plan.
+pub struct Program {
+    /// The steps, in order.
+    pub steps: Vec<Step>,
+    /// All packed weights.
+    pub weights: Aligned,
+    /// Each plan state slot's place in a stream's state.
+    pub slots: Vec<Slot>,
+    /// Numbers in a stream's state.
+    pub state_len: usize,
+    /// Numbers in the arena.
+    pub arena_len: usize,
+    /// The input rows' place.
+    pub input: Place,
+    /// The output rows' place.
+    pub output: Place,
+}
+
+impl Program {
+    /// Packs the weights and lays out arena and state.
+    pub fn new(plan: &Plan, weights: &Weights, limits: Limits) -> Self {
+        let (places, arena_len) = place_values(plan, limits);
+        let (slots, state_len) = place_states(plan);
+        let mut pool = Pool::default();
+        let view = |v: &View| {
+            let value = places.get(v.value.0).copied().unwrap_or_default();
+            Place { at: value.at + v.offset, width: v.width, ..value }
+        };
+        let whole = |id: ValueId| places.get(id.0).copied().unwrap_or_default();
+        let mut steps = Vec::with_capacity(plan.ops.len());
+        for op in &plan.ops {
+            let mut inputs = [Place::default(); 4];
+            inputs.iter_mut().zip(&op.inputs).for_each(|(to, v)| *to = view(v));
+            let slot = op.state.and_then(|s| slots.get(s.0)).copied().unwrap_or_default();
+            let from = op.inputs.first().map_or(op.output, |v| v.value);
+            let kernel = kernel(plan, weights, op, &mut pool);
+            steps.push(Step { kernel, inputs, output: whole(op.output), slot, from, to: op.output });
+        }
+        let (input, output) = (whole(plan.input_value), whole(plan.output));
+        Self { steps, weights: pool.finish(), slots, state_len, arena_len, input, output }
+    }
+}
+
+fn kernel(plan: &Plan, weights: &Weights, op: &Op, pool: &mut Pool) -> Kernel {
+    let d = plan.value(op.output).width;
+    match &op.kind {
+        OpKind::Embed { table } => Kernel::Embed {
+            table: pool.push(pack::padded(weights.get(*table), d)),
+            stride: d.next_multiple_of(16),
+        },
+        OpKind::Linear { weight, bias, act } => {
+            Kernel::Linear(pack::linear(pool, plan, weights, (*weight, *bias), *act))
+        }
+        OpKind::Norm { kind, weight, bias, eps_bits } => Kernel::Norm {
+            layer: *kind == NormKind::Layer,
+            weight: pack::vector(pool, weights, Some(*weight), d),
+            bias: pack::vector(pool, weights, *bias, d),
+            eps: f32::from_bits(*eps_bits),
+        },
+        OpKind::Conv { weight, bias, taps, act } => Kernel::Conv {
+            weight: pool.push(pack::transposed(weights.get(*weight), d, *taps)),
+            bias: pack::vector(pool, weights, *bias, d),
+            taps: *taps,
+            act: *act,
+        },
+        OpKind::Scan(scan) => scan_kernel(weights, scan, pool),
+        OpKind::Gate { act } => Kernel::Gate(*act),
+        OpKind::Activate { act } => Kernel::Activate(*act),
+        OpKind::Add => Kernel::Add,
+        OpKind::Film => Kernel::Film,
+        OpKind::Delay { .. } => Kernel::Delay,
+        OpKind::Frame { period, window } => Kernel::Frame { period: *period, window: *window },
+        OpKind::Overlap { period, overlap, .. } => Kernel::Overlap { period: *period, overlap: *overlap },
+        OpKind::Dropout { .. } => Kernel::Activate(Act::None),
+    }
+}
+
+fn scan_kernel(weights: &Weights, scan: &Scan, pool: &mut Pool) -> Kernel {
+    let skip = pack::vector(pool, weights, Some(scan.skip), scan.d);
+    if let (Dynamics::Invariant { .. }, Some(Coefficients { a, b, c })) =
+        (scan.dynamics, coefficients(scan, weights, 1.0))
+    {
+        let mut push = |x: &[f32]| pool.push(pack::padded(x, scan.d));
+        let packed = ScanWeights { n: scan.n, a: push(&a), b: push(&b), c: push(&c), skip };
+        return if scan.is_complex() { Kernel::InvariantComplex(packed) } else { Kernel::Invariant(packed) };
+    }
+    // Decays as powers of two and rotations as turns: the kernels' exp2 and turn take them as they are.
+    let decay = |x: &f32| (-f64::from(*x).exp() * std::f64::consts::LOG2_E) as f32;
+    let turns = |x: &f32| (f64::from(*x) / std::f64::consts::TAU) as f32;
+    let decays: Vec<f32> = weights.get(scan.a_log).iter().map(decay).collect();
+    let mut a = pack::transposed(&decays, scan.d, scan.n);
+    if let Some(imag) = scan.a_imag {
+        let imag: Vec<f32> = weights.get(imag).iter().map(turns).collect();
+        a.extend(pack::transposed(&imag, scan.d, scan.n));
+    }
+    let packed = ScanWeights { n: scan.n, a: pool.push(a), b: 0, c: 0, skip };
+    if scan.is_complex() { Kernel::SelectiveComplex(packed) } else { Kernel::Selective(packed) }
+}
+
+/// A place for each value, reused once its last reader has run.
+fn place_values(plan: &Plan, limits: Limits) -> (Vec<Place>, usize) {
+    let mut last_use = vec![0usize; plan.values.len()];
+    for (i, op) in plan.ops.iter().enumerate() {
+        for view in &op.inputs {
+            if let Some(last) = last_use.get_mut(view.value.0) {
+                *last = i;
+            }
+        }
+    }
+    let born = |id: usize| plan.ops.iter().position(|op| op.output.0 == id);
+    let mut layout = Layout::default();
+    // (place, length, the op after which it is free)
+    let mut rooms: Vec<(usize, usize, usize)> = Vec::new();
+    let mut places = vec![Place::default(); plan.values.len()];
+    for (id, (value, place)) in plan.values.iter().zip(&mut places).enumerate() {
+        let len = value.tier.max_rows(limits.max_rows).max(1) * limits.max_streams * stride(value.width);
+        let (from, last) = (born(id), last_use.get(id).copied().unwrap_or(0));
+        let keep = if id == plan.output.0 { usize::MAX } else { last.max(from.unwrap_or(0)) };
+        let fit = rooms.iter_mut().filter(|(_, room, free)| *room >= len && from.is_some_and(|f| *free < f));
+        let at = match fit.min_by_key(|(_, room, _)| *room) {
+            Some(room) => {
+                room.2 = keep;
+                room.0
+            }
+            None => {
+                let at = layout.place(len);
+                rooms.push((at, len, keep));
+                at
+            }
+        };
+        *place = Place { at, stride: stride(value.width), width: value.width };
+    }
+    (places, layout.len())
+}
+
+fn place_states(plan: &Plan) -> (Vec<Slot>, usize) {
+    let mut layout = Layout::default();
+    let is_scan = |i: usize| {
+        plan.ops.iter().any(|op| op.state.is_some_and(|s| s.0 == i) && matches!(op.kind, OpKind::Scan(_)))
+    };
+    let mut place = |(i, slot): (usize, &crate::plan::StateSlot)| {
+        let stride = if is_scan(i) { slot.width.next_multiple_of(16) } else { stride(slot.width) };
+        Slot { at: layout.place(slot.rows * stride), rows: slot.rows, stride, width: slot.width }
+    };
+    let slots = plan.states.iter().enumerate().map(&mut place).collect();
+    (slots, layout.len())
+}

@@ -1,0 +1,189 @@
+//! The SIMD executor against the f64 reference; cuts, streams and instruction sets bit for bit.
+#![allow(clippy::indexing_slicing, reason = "tests may panic")]
+
+use super::{Cpu, Isa};
+use crate::Result;
+use crate::exec::reference::Reference;
+use crate::exec::testing::{Case, Signal, flat, max_norm, random_cuts, run, single_ops, tiered, within};
+use crate::exec::{Executor, Feed, Limits, State};
+use crate::plan::Draws;
+
+const LIMITS: Limits = Limits { max_rows: 64, max_streams: 1 };
+
+fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|x| x.to_bits()).collect()
+}
+
+fn same(a: &(Vec<f32>, State), b: &(Vec<f32>, State)) -> bool {
+    let slots = a.1.slots.iter().zip(&b.1.slots).all(|(a, b)| bits(a) == bits(b));
+    bits(&a.0) == bits(&b.0) && slots && a.1.position == b.1.position
+}
+
+fn models() -> Result<Vec<Case>> {
+    Ok(vec![tiered()?, flat()?])
+}
+
+/// Output and final state of a case against f64.
+fn parity(case: &Case, rows: usize, bound: f64) -> Result<()> {
+    let signal = Signal::random(&case.plan, rows, rows as u64);
+    let mut reference = Reference::<f64>::open(&case.plan, &case.weights, LIMITS);
+    let expected = reference.advance_one(0, rows, signal.rows(0, rows));
+    for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+        let mut cpu = Cpu::open_with(&case.plan, &case.weights, LIMITS, isa);
+        let (y, state) = run(&mut cpu, &signal, &[rows])?;
+        within(&format!("{} {isa:?} {rows} rows", case.name), max_norm(&y, &expected), bound)?;
+        for (slot, expected) in state.slots.iter().zip(reference.slots(0)) {
+            within(&format!("{} {isa:?} {rows} rows, state", case.name), max_norm(slot, expected), bound)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn every_op_is_within_1e_5_of_f64() -> Result<()> {
+    for case in single_ops()? {
+        for rows in [1, 33, 1025] {
+            parity(&case, rows, 1e-5)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn whole_models_follow_f64() -> Result<()> {
+    for case in models()? {
+        parity(&case, 301, 1e-4)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn two_hundred_random_cuts_change_no_bit() -> Result<()> {
+    for case in models()? {
+        let signal = Signal::random(&case.plan, 700, 3);
+        let mut cpu = Cpu::open(&case.plan, &case.weights, LIMITS);
+        let whole = run(&mut cpu, &signal, &[700])?;
+        let mut draws = Draws::new(5, 5);
+        for i in 0..200 {
+            let cuts = random_cuts(700, 1 + draws.below(200), &mut draws);
+            assert!(same(&run(&mut cpu, &signal, &cuts)?, &whole), "{} cut {i}: {cuts:?}", case.name);
+        }
+        assert!(same(&run(&mut cpu, &signal, &[1; 700])?, &whole), "{} row by row", case.name);
+        let mut wide = Cpu::open(&case.plan, &case.weights, Limits { max_rows: 1024, max_streams: 1 });
+        assert!(same(&run(&mut wide, &signal, &[700])?, &whole), "{} in one pass", case.name);
+    }
+    for case in single_ops()? {
+        let signal = Signal::random(&case.plan, 97, 4);
+        let mut cpu = Cpu::open(&case.plan, &case.weights, LIMITS);
+        let whole = run(&mut cpu, &signal, &[97])?;
+        assert!(same(&run(&mut cpu, &signal, &[1; 97])?, &whole), "{}", case.name);
+        assert!(same(&run(&mut cpu, &signal, &[5, 31, 2, 58, 1])?, &whole), "{}", case.name);
+    }
+    Ok(())
+}
+
+#[test]
+fn instruction_sets_agree_bit_for_bit() -> Result<()> {
+    for case in single_ops()?.into_iter().chain(models()?) {
+        let signal = Signal::random(&case.plan, 61, 8);
+        let mut plain = Cpu::open_with(&case.plan, &case.weights, LIMITS, Isa::Portable);
+        let expected = run(&mut plain, &signal, &[61])?;
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+            let mut cpu = Cpu::open_with(&case.plan, &case.weights, LIMITS, isa);
+            assert!(same(&run(&mut cpu, &signal, &[61])?, &expected), "{} {isa:?}", case.name);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn streams_of_different_phases_run_together_as_alone() -> Result<()> {
+    for case in models()? {
+        let limits = Limits { max_rows: 16, max_streams: 16 };
+        let mut together = Cpu::open(&case.plan, &case.weights, limits);
+        let width = case.plan.value(case.plan.output).width;
+        let signals: Vec<_> = (0..16).map(|s| Signal::random(&case.plan, 400, 100 + s)).collect();
+        let mut outputs: Vec<Vec<f32>> = vec![Vec::new(); 16];
+        // Every phase modulo 16 is reached by its own first feed; then random feeds of random subsets.
+        let mut draws = Draws::new(1, 1);
+        for call in 0..40 {
+            let feeds: Vec<Feed> = (0..16)
+                .filter_map(|stream| {
+                    let at = outputs[stream].len() / width;
+                    let rows = if call == 0 { stream } else { draws.below(25) };
+                    let rows = rows.min(400 - at);
+                    (call == 0 || draws.below(3) > 0).then_some(Feed { stream, rows })
+                })
+                .collect();
+            let (mut samples, mut tokens) = (Vec::new(), Vec::new());
+            for f in &feeds {
+                let at = outputs[f.stream].len() / width;
+                match signals[f.stream].rows(at, at + f.rows) {
+                    crate::exec::Rows::Samples(x) => samples.extend_from_slice(x),
+                    crate::exec::Rows::Tokens(x) => tokens.extend_from_slice(x),
+                }
+            }
+            let total: usize = feeds.iter().map(|f| f.rows).sum();
+            let input = match case.plan.input {
+                crate::plan::Input::Samples(_) => crate::exec::Rows::Samples(&samples),
+                crate::plan::Input::Tokens(_) => crate::exec::Rows::Tokens(&tokens),
+            };
+            let mut y = vec![f32::NAN; total * width];
+            together.advance(&feeds, input, &mut y)?;
+            let mut rest = y.as_slice();
+            for f in &feeds {
+                let (now, later) = rest.split_at(f.rows * width);
+                outputs[f.stream].extend_from_slice(now);
+                rest = later;
+            }
+        }
+        for (stream, (signal, output)) in signals.iter().zip(&outputs).enumerate() {
+            let mut alone = Cpu::open(&case.plan, &case.weights, LIMITS);
+            let expected = run(&mut alone, signal, &[output.len() / width])?;
+            assert!(
+                same(&(output.clone(), together.save(stream)), &expected),
+                "{} stream {stream}",
+                case.name
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_saved_state_continues_where_it_was() -> Result<()> {
+    let case = tiered()?;
+    let signal = Signal::random(&case.plan, 300, 3);
+    let mut cpu = Cpu::open(&case.plan, &case.weights, LIMITS);
+    let (whole, end) = run(&mut cpu, &signal, &[300])?;
+    let (_, middle) = run(&mut cpu, &signal, &[131])?;
+    let middle = State::from_bytes(&case.plan, &middle.to_bytes(&case.plan)?)?;
+    let mut reference = Reference::<f32>::open(&case.plan, &case.weights, LIMITS);
+    for executor in [&mut Cpu::open(&case.plan, &case.weights, LIMITS) as &mut dyn Executor, &mut reference] {
+        executor.restore(0, &middle)?;
+        let mut rest = vec![0.0; 169];
+        executor.advance(&[Feed { stream: 0, rows: 169 }], signal.rows(131, 300), &mut rest)?;
+        let exact: Vec<f64> = whole[131..].iter().map(|x| f64::from(*x)).collect();
+        within("restored", max_norm(&rest, &exact), 1e-4)?;
+        assert!(executor.save(0).distance(&end) < 1e-4);
+    }
+    Ok(())
+}
+
+#[test]
+fn misuse_is_refused_and_moves_nothing() -> Result<()> {
+    let case = tiered()?;
+    let mut cpu = Cpu::open(&case.plan, &case.weights, LIMITS);
+    let before = cpu.save(0);
+    let feed = [Feed { stream: 0, rows: 4 }];
+    let mut y = [0.0; 4];
+    assert!(cpu.advance(&feed, crate::exec::Rows::Samples(&[0.0; 3]), &mut y).is_err());
+    assert!(cpu.advance(&feed, crate::exec::Rows::Samples(&[0.0; 4]), &mut y[..2]).is_err());
+    assert!(cpu.advance(&feed, crate::exec::Rows::Tokens(&[0; 4]), &mut y).is_err());
+    let other = [Feed { stream: 1, rows: 4 }];
+    assert!(cpu.advance(&other, crate::exec::Rows::Samples(&[0.0; 4]), &mut y).is_err());
+    let twice = [Feed { stream: 0, rows: 2 }, Feed { stream: 0, rows: 2 }];
+    assert!(cpu.advance(&twice, crate::exec::Rows::Samples(&[0.0; 4]), &mut y).is_err());
+    assert_eq!(cpu.save(0), before);
+    Ok(())
+}
