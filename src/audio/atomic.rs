@@ -108,7 +108,8 @@ mod tests {
         write_whole(&link, |w| w.write_all(b"new").map_err(|e| Error::io("write", "x", e))).unwrap();
         assert_eq!(fs::read(&real).unwrap(), b"new");
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-        write_whole(Path::new("/dev/null"), |w| w.write_all(b"x").map_err(|e| Error::io("write", "x", e))).unwrap();
+        write_whole(Path::new("/dev/null"), |w| w.write_all(b"x").map_err(|e| Error::io("write", "x", e)))
+            .unwrap();
         assert!(!fs::metadata("/dev/null").unwrap().is_file());
     }
 

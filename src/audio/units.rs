@@ -70,7 +70,9 @@ mod tests {
 
     #[test]
     fn limits_are_inclusive() {
-        for (hz, good) in [(0, false), (8, false), (999, false), (1_000, true), (768_000, true), (768_001, false)] {
+        for (hz, good) in
+            [(0, false), (8, false), (999, false), (1_000, true), (768_000, true), (768_001, false)]
+        {
             assert_eq!(SampleRate::new(hz).is_ok(), good, "{hz}");
         }
         let error = SampleRate::of("a.wav", 8).unwrap_err().to_string();

@@ -147,8 +147,10 @@ mod tests {
 
     #[test]
     fn every_depth_comes_back() {
-        for (depth, bound) in [(WavDepth::Int16, 0.5 / 32768.0), (WavDepth::Int24, 0.5 / 8388608.0), (WavDepth::Float32, 0.0)] {
-            for channels in [1, 2, 3, 6, 26] {
+        for (depth, bound) in
+            [(WavDepth::Int16, 0.5 / 32768.0), (WavDepth::Int24, 0.5 / 8388608.0), (WavDepth::Float32, 0.0)]
+        {
+            for channels in [1, 2, 3, 6, 18] {
                 for frames in [1, 2, 1_151, 1_152, 1_153, 4_097] {
                     let sent = sound(channels, frames);
                     let back = read_bytes(encode(&sent, depth), "memory").unwrap();
@@ -172,7 +174,8 @@ mod tests {
             assert_eq!((reader.duration(), reader.spec().sample_rate), (4_097, 44_100));
         }
         let bytes = encode(&sound(2, 9), WavDepth::Int24);
-        let judge: Vec<i32> = hound::WavReader::new(&bytes[..]).unwrap().samples().map(|s| s.unwrap()).collect();
+        let judge: Vec<i32> =
+            hound::WavReader::new(&bytes[..]).unwrap().samples().map(|s| s.unwrap()).collect();
         let wanted = (sound(2, 9).channels()[1][8] * 8_388_608.0).round() as i32;
         assert_eq!(judge[17], wanted);
     }
@@ -182,7 +185,10 @@ mod tests {
         let rate = SampleRate::new(8_000).unwrap();
         let loud = Sound::new(rate, vec![vec![1.0, -1.0, 1.001, -7.0, f32::MAX, 0.99999]]).unwrap();
         for (depth, clipped) in [(WavDepth::Int16, 3), (WavDepth::Int24, 3), (WavDepth::Float32, 0)] {
-            assert_eq!(write_stream(std::io::sink(), "sink", &loud, depth).unwrap(), Written { frames: 6, clipped });
+            assert_eq!(
+                write_stream(std::io::sink(), "sink", &loud, depth).unwrap(),
+                Written { frames: 6, clipped }
+            );
         }
         let back = read_bytes(encode(&loud, WavDepth::Int16), "memory").unwrap();
         let top = 32_767.0 / 32_768.0;
@@ -204,7 +210,8 @@ mod tests {
         write_path(&path, &sound(2, 100), WavDepth::Float32).unwrap();
         assert_eq!(read_path(&path).unwrap(), sound(2, 100));
         let mut small = [0u8; 60];
-        let error = write_stream(&mut small[..], "pipe", &sound(2, 100), WavDepth::Int16).unwrap_err().to_string();
+        let error =
+            write_stream(&mut small[..], "pipe", &sound(2, 100), WavDepth::Int16).unwrap_err().to_string();
         assert!(error.starts_with("cannot write pipe: "), "{error}");
     }
 }
