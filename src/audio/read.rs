@@ -9,9 +9,9 @@
 //! What a bad file gets, always one line:
 //!
 //! - a folder, an empty file, text, a picture, a codec without a decoder: refused by name;
-//! - a header that promises more than the file holds, or a packet cut in two: "truncated". WAV and AIFF headers of
-//!   pipes are the exception: they promise 2 or 4 GiB because the writer could not know, and the file ends where it ends.
-//!   Formats that promise no length (bare MP3, ADTS) end where they end too;
+//! - a header that promises more than the file holds, or a packet cut in two: "truncated". The WAV header of a pipe is
+//!   the exception: it promises 2 or 4 GiB because the writer could not know, and the file ends where it ends. So do
+//!   formats that promise nothing (MPEG audio without a LAME tag, live FLAC and Matroska);
 //! - a packet that does not decode, or a FLAC file whose checksum differs: refused with the time at which it stands, since
 //!   leaving it out would shift all that follows;
 //! - a rate outside 1 to 768 kHz, no or too many channels, no frames, NaN or infinity: refused with the position.

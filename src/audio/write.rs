@@ -71,7 +71,7 @@ pub fn write_path(path: &Path, sound: &Sound, depth: WavDepth) -> Result<Written
 /// Writes to any output, standard output for one; `name` is what an error calls it.
 pub fn write_stream(mut out: impl Write, name: &str, sound: &Sound, depth: WavDepth) -> Result<Written> {
     let failed = |source| Error::io("write", name, source);
-    let data_len = sound.frames().saturating_mul(sound.channel_count()).saturating_mul(depth.bytes());
+    let data_len = sound.frames() as u64 * (sound.channel_count() * depth.bytes()) as u64;
     out.write_all(&header(name, sound, depth, data_len)?).map_err(failed)?;
     let clipped = write_samples(&mut out, sound, depth).map_err(failed)?;
     if data_len % 2 == 1 {
@@ -103,7 +103,7 @@ fn write_samples(out: &mut impl Write, sound: &Sound, depth: WavDepth) -> std::i
 
 /// The bytes before the samples. hound writes a header for no samples; the two lengths are then put in, so that
 /// nothing need be sought back.
-fn header(name: &str, sound: &Sound, depth: WavDepth, data_len: usize) -> Result<Vec<u8>> {
+fn header(name: &str, sound: &Sound, depth: WavDepth, data_len: u64) -> Result<Vec<u8>> {
     let spec = hound::WavSpec {
         channels: sound.channel_count() as u16, // at most 26
         sample_rate: sound.rate().hz(),
@@ -119,7 +119,7 @@ fn header(name: &str, sound: &Sound, depth: WavDepth, data_len: usize) -> Result
     let mut header = header.into_inner();
     let data_field = header.len() - 4;
     // RIFF's own length counts all after its first 8 bytes, the padding too.
-    let riff_len = header.len() - 8 + data_len + data_len % 2;
+    let riff_len = (data_field - 4) as u64 + data_len + data_len % 2;
     let (Ok(riff), Ok(data)) = (u32::try_from(riff_len), u32::try_from(data_len)) else {
         let got = format!("{data_len} bytes");
         return Err(Error::input(name, "at most 4 GiB of samples in a WAV file", got));
