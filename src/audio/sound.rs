@@ -11,9 +11,10 @@
 
 use super::units::SampleRate;
 use crate::error::{Error, Result};
+use std::fmt;
 
 /// 1 to [`Sound::MAX_CHANNELS`] channels of one length, at least one frame, every sample finite.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Sound {
     rate: SampleRate,
     channels: Vec<Vec<f32>>,
@@ -80,6 +81,13 @@ impl Sound {
     /// The samples, given away.
     pub fn into_channels(self) -> Vec<Vec<f32>> {
         self.channels
+    }
+}
+
+/// The shape, without the samples.
+impl fmt::Debug for Sound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sound({}, {} channels, {} frames)", self.rate, self.channel_count(), self.frames())
     }
 }
 
