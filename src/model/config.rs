@@ -20,6 +20,8 @@ use crate::{Error, Result};
 const MAX_PARAMS: usize = 4_000_000_000;
 /// The most f32 numbers of state of one stream: a gigabyte.
 const MAX_STATE: usize = 1 << 28;
+/// The most weights of a filter's encoder or basis, whose initial values are made with the plan.
+const MAX_BANK: usize = 1 << 24;
 
 /// A model's configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -324,7 +326,10 @@ impl FilterConfig {
             let expected = format!("{square} (basis_window·channels) when fourier is true");
             return Err(bad("basis", expected, self.basis_len()));
         }
-        check_tiers(&self.tiers)
+        check_tiers(&self.tiers)?;
+        let features = self.features.unwrap_or(self.tiers[0].d_model);
+        at_most("weights of the encoder", features * self.window * self.channels, MAX_BANK)?;
+        at_most("weights of the basis", self.basis_len() * square, MAX_BANK)
     }
 }
 
@@ -431,7 +436,8 @@ mod tests {
     #[test]
     fn the_wrong_field_is_named_with_what_was_expected() {
         let mamba = Mixer::Mamba(MambaConfig::default());
-        let cases: [(fn(&mut TierConfig), &str); 6] = [
+        type Spoil = fn(&mut TierConfig);
+        let cases: [(Spoil, &str); 6] = [
             (|t| t.d_model = 0, "tiers[1].d_model: expected 1 to 8192, got 0"),
             (|t| t.pool = 0, "tiers[1].pool: expected 1 to 4096, got 0"),
             (|t| t.shift = 0, "tiers[1].shift: expected 1 to 64, got 0"),

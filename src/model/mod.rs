@@ -9,7 +9,7 @@
 //! ```
 //!
 //! [`config`] says what a model is, [`blocks`] and [`backbone`] build its residual blocks and tiers, [`filter`], [`generator`]
-//! and [`language`] put input and output around them.
+//! and [`language`] put input and output around them, [`file`](mod@file) reads and writes the model file.
 //!
 //! ```
 //! use cascabel::model::Config;
@@ -27,10 +27,13 @@
 pub mod backbone;
 pub mod blocks;
 pub mod config;
+pub mod file;
 pub mod filter;
 pub mod generator;
 pub mod language;
+mod tensors;
 
 pub use config::{
     Config, FilterConfig, GeneratorConfig, LanguageConfig, MambaConfig, Mask, Mixer, S4dConfig, TierConfig,
 };
+pub use file::{Card, FORMAT_VERSION, Model};
