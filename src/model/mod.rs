@@ -9,7 +9,7 @@
 //! ```
 //!
 //! [`config`] says what a model is, [`blocks`] and [`backbone`] build its residual blocks and tiers, [`filter`], [`generator`]
-//! and [`language`] put input and output around them, [`file`](mod@file) reads and writes the model file.
+//! and [`language`] put input and output around them, [`file`](mod@file) reads and writes the model file, [`mod@import`] reads published checkpoints.
 //!
 //! ```
 //! use cascabel::model::Config;
@@ -30,10 +30,17 @@ pub mod config;
 pub mod file;
 pub mod filter;
 pub mod generator;
+pub mod import;
 pub mod language;
+#[cfg(not(feature = "train"))]
+#[path = "no_pickle.rs"]
+mod pickle;
+#[cfg(feature = "train")]
+mod pickle;
 mod tensors;
 
 pub use config::{
     Config, FilterConfig, GeneratorConfig, LanguageConfig, MambaConfig, Mask, Mixer, S4dConfig, TierConfig,
 };
 pub use file::{Card, FORMAT_VERSION, Model};
+pub use import::import;
