@@ -240,7 +240,12 @@ impl PlanBuilder {
         overlap: usize,
     ) -> Result<View> {
         let (coarse, fold) = (self.tier(z).period, period * overlap);
-        if fold == 0 || shift == 0 || z.width % fold != 0 || z.width == 0 || !coarse.is_multiple_of(period) {
+        if fold == 0
+            || shift == 0
+            || !z.width.is_multiple_of(fold)
+            || z.width == 0
+            || !coarse.is_multiple_of(period)
+        {
             let expected = format!(
                 "a shift above 0 and a width divisible by {period}·{overlap} at a tier divisible by {period}"
             );

@@ -1,0 +1,254 @@
+//! A filter: waveform in, waveform out, by a mask on a learned basis (as Conv-TasNet, arXiv 1809.07454, with a causal
+//! backbone of state-space blocks).
+//!
+//! ```text
+//!          ┌─ last `window` samples ─► encoder ─► backbone ─► norm ─► mask ─┐ act
+//! samples ─┤                                                                ×─► decoder ─► overlap-add ─► samples
+//!          └─ `basis_window` samples, `lookahead` older ─► basis E ─────────┘
+//! ```
+//!
+//! Every `hop` samples make one row. With w = `basis_window` and no lookahead, row j's basis sees the samples
+//! `[(j+1)·hop − w, (j+1)·hop)` and the overlap-add lays what the decoder makes of it over the outputs
+//! `[(j+1)·hop, (j+1)·hop + w)`: output n answers input `n − w`. A lookahead shows the basis older samples and so adds to that:
+//! `latency = basis_window + lookahead`, exactly. The encoder sees everything up to the present.
+//!
+//! **At the start of training** (`fourier`): E = F·diag(h), with F the orthogonal real Fourier transform of w samples and h the
+//! square root of the periodic Hann window (all ones where w = `hop`); the decoder is `diag(h)·Fᵀ·2·hop/w`. As `Σ_k h²(t + k·hop) =
+//! w/(2·hop)`, a mask of 1 hands the input through, `latency` samples late, and the mask head begins near 1. The encoder begins as
+//! a bank of windowed cosines and sines from 0 to half the sampling rate.
+//!
+//! Several channels lie side by side in a sample row; each has its own w rows of the basis at the start.
+
+use std::f64::consts::PI;
+
+use super::backbone::backbone;
+use super::config::{FilterConfig, Mask};
+use crate::plan::{Act, Init, Plan, PlanBuilder};
+use crate::{Error, Result};
+
+/// The filter's plan.
+pub fn plan(config: &FilterConfig) -> Result<Plan> {
+    let Some(outermost) = config.tiers.first() else {
+        return Err(Error::input("model config: tiers", "at least one", "none"));
+    };
+    let (hop, channels, window) = (config.hop, config.channels, config.basis_window);
+    let mut b = PlanBuilder::new();
+    let x = b.samples(channels);
+    // One frame op serves both branches: the newest `window` samples, and those `lookahead` back.
+    let seen = config.window.max(window + config.lookahead);
+    let frame = b.frame("frame", x, hop, seen)?;
+
+    let newest = b.columns(frame, (seen - config.window) * channels, config.window * channels)?;
+    let features = config.features.unwrap_or(outermost.d_model);
+    let mut y = b.linear("encoder", newest, features, true, config.features_act)?;
+    if config.features.is_some() {
+        y = b.linear("project", y, outermost.d_model, true, Act::None)?;
+    }
+    let y = backbone(&mut b, "", y, &config.tiers, Some(outermost.norm))?;
+    let (act, open) = mask_start(config.mask);
+    let weight = Init::Uniform(0.1 / (y.width as f32).sqrt());
+    let mask = b.linear_with("mask", y, config.basis_len(), Some(Init::Const(open)), weight, Act::None)?;
+
+    let offset = (seen - config.lookahead - window) * channels;
+    let older = b.columns(frame, offset, window * channels)?;
+    let coefficients = b.linear("basis", older, config.basis_len(), false, Act::None)?;
+    let masked = b.gate("masked", coefficients, mask, act)?;
+    let z = b.linear("decoder", masked, window * channels, false, Act::None)?;
+    let out = b.overlap_add("output", z, hop, 1, window / hop)?;
+    if config.fourier {
+        let (basis, decoder) = fourier_basis(window, hop, channels);
+        b.init("encoder.weight", Init::Values(filter_bank(features, config.window, channels).into()))?;
+        b.init("basis.weight", Init::Values(basis.into()))?;
+        b.init("decoder.weight", Init::Values(decoder.into()))?;
+    }
+    b.build(out)
+}
+
+/// The mask's activation and the bias that begins it near 1.
+fn mask_start(mask: Mask) -> (Act, f32) {
+    match mask {
+        Mask::Sigmoid => (Act::Sigmoid, 3.0),
+        Mask::Tanh => (Act::Tanh, 2.0),
+        Mask::None => (Act::None, 1.0),
+    }
+}
+
+/// The periodic Hann window of `len` samples, at `t`.
+fn hann(t: usize, len: usize) -> f64 {
+    (PI * t as f64 / len as f64).sin().powi(2)
+}
+
+/// Row `k` of the orthogonal real Fourier transform of `len` samples, at `t`: 1/√len, then cosines and sines in pairs, then for
+/// even `len` the alternating row.
+fn fourier_row(k: usize, t: usize, len: usize) -> f64 {
+    let (cycles, n) = (k.div_ceil(2), len as f64);
+    // Whole turns are taken out first, so that the phase keeps its digits.
+    let phase = 2.0 * PI * ((cycles * t) % len) as f64 / n;
+    if k == 0 || 2 * cycles == len {
+        phase.cos() / n.sqrt()
+    } else if k % 2 == 1 {
+        phase.cos() * (2.0 / n).sqrt()
+    } else {
+        phase.sin() * (2.0 / n).sqrt()
+    }
+}
+
+/// The basis `[channels·w, w·channels]` and the decoder `[w·channels, channels·w]` of perfect reconstruction.
+fn fourier_basis(window: usize, hop: usize, channels: usize) -> (Vec<f32>, Vec<f32>) {
+    let size = window * channels;
+    let (mut basis, mut decoder) = (vec![0.0; size * size], vec![0.0; size * size]);
+    let (taper, scale): (Box<dyn Fn(usize) -> f64>, f64) = match window == hop {
+        true => (Box::new(|_| 1.0), 1.0),
+        false => (Box::new(|t| hann(t, window).sqrt()), 2.0 * hop as f64 / window as f64),
+    };
+    for k in 0..window {
+        for t in 0..window {
+            let value = fourier_row(k, t, window) * taper(t);
+            for c in 0..channels {
+                let (row, column) = (c * window + k, t * channels + c);
+                basis[row * size + column] = value as f32;
+                decoder[column * size + row] = (value * scale) as f32;
+            }
+        }
+    }
+    (basis, decoder)
+}
+
+/// `rows` windowed cosines and sines `[rows, window·channels]`, evenly spaced in frequency, for the channels in turn.
+fn filter_bank(rows: usize, window: usize, channels: usize) -> Vec<f32> {
+    let mut bank = vec![0.0; rows * window * channels];
+    let pairs = rows.div_ceil(channels).div_ceil(2) as f64;
+    for row in 0..rows {
+        let (channel, k) = (row % channels, row / channels);
+        let turn = PI * ((k / 2) as f64 + 0.5) / pairs;
+        let quarter = if k.is_multiple_of(2) { PI / 2.0 } else { 0.0 };
+        for t in 0..window {
+            let value = (turn * t as f64 + quarter).sin() * hann(t, window) * (4.0 / window as f64).sqrt();
+            bank[(row * window + t) * channels + channel] = value as f32;
+        }
+    }
+    bank
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Config;
+    use crate::plan::{OpKind, Weights};
+
+    fn config(rest: &str) -> FilterConfig {
+        let text = format!(
+            r#"{{"kind": "filter", "rate": 16000, {rest}
+                "tiers": [{{"d_model": 10, "blocks": 1, "mixer": {{"kind": "s4d", "d_state": 2}}}}]}}"#
+        );
+        match serde_json::from_str(&text).unwrap() {
+            Config::Filter(filter) => filter,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn tensor<'w>(plan: &Plan, weights: &'w Weights, name: &str) -> &'w [f32] {
+        weights.get(plan.find_param(name).unwrap())
+    }
+
+    /// The basis branch with a mask of 1, by the definitions of frame, linear and overlap.
+    fn pass_through(config: &FilterConfig, input: &[f32]) -> Vec<f64> {
+        let plan = plan(config).unwrap();
+        let weights = Weights::random(&plan, 3);
+        let (basis, decoder) =
+            (tensor(&plan, &weights, "basis.weight"), tensor(&plan, &weights, "decoder.weight"));
+        let (hop, channels) = (config.hop, config.channels);
+        let size = config.basis_window * channels;
+        let product = |m: &[f32], x: &[f64]| -> Vec<f64> {
+            m.chunks(size).map(|row| row.iter().zip(x).map(|(a, b)| f64::from(*a) * b).sum()).collect()
+        };
+        let frames = input.len() / channels;
+        let mut out = vec![0.0; input.len() + config.latency() * channels];
+        for j in 0..frames / hop {
+            let first = ((j + 1) * hop) as isize - (config.basis_window + config.lookahead) as isize;
+            let at = |i: usize| {
+                let index = first * channels as isize + i as isize;
+                usize::try_from(index).map_or(0.0, |index| f64::from(input[index]))
+            };
+            let row: Vec<f64> = (0..size).map(at).collect();
+            let z = product(decoder, &product(basis, &row));
+            for (i, value) in z.iter().enumerate() {
+                out[(j + 1) * hop * channels + i] += value;
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn at_the_start_a_mask_of_one_hands_the_input_through_at_the_latency() {
+        for rest in [
+            r#""hop": 4, "window": 24, "basis_window": 16,"#,
+            r#""hop": 4, "window": 4, "basis_window": 12, "lookahead": 5,"#,
+            r#""hop": 5, "window": 7, "basis_window": 5,"#,
+            r#""hop": 3, "window": 8, "basis_window": 9, "channels": 2,"#,
+        ] {
+            let config = config(rest);
+            let input: Vec<f32> = (0..240).map(|i| ((i * i) as f32 * 0.37).sin()).collect();
+            let out = pass_through(&config, &input);
+            let lag = config.latency() * config.channels;
+            let last = (input.len() / config.channels / config.hop) * config.hop * config.channels;
+            for n in lag..last {
+                let want = f64::from(input[n - lag]);
+                assert!((out[n] - want).abs() < 1e-6, "{rest} {n}: {} and {want}", out[n]);
+            }
+        }
+    }
+
+    #[test]
+    fn the_transform_is_orthogonal_for_even_and_odd_lengths() {
+        for len in [1, 2, 7, 12] {
+            for i in 0..len {
+                for j in 0..len {
+                    let dot: f64 = (0..len).map(|t| fourier_row(i, t, len) * fourier_row(j, t, len)).sum();
+                    assert!((dot - f64::from(u8::from(i == j))).abs() < 1e-12, "{len} {i} {j}: {dot}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_mask_begins_near_one() {
+        for (mask, value) in [("sigmoid", 1.0 / (1.0 + (-3f32).exp())), ("tanh", 2f32.tanh()), ("none", 1.0)]
+        {
+            let text = format!(r#""hop": 4, "window": 8, "basis_window": 8, "mask": "{mask}","#);
+            let plan = plan(&config(&text)).unwrap();
+            let weights = Weights::random(&plan, 1);
+            let bias = tensor(&plan, &weights, "mask.bias")[0];
+            let gate = plan.ops.iter().find_map(|op| match op.kind {
+                OpKind::Gate { act } if op.name == "masked" => Some(act),
+                _ => None,
+            });
+            let got = match gate.unwrap() {
+                Act::Sigmoid => 1.0 / (1.0 + (-bias).exp()),
+                Act::Tanh => bias.tanh(),
+                _ => bias,
+            };
+            assert!(got == value && value > 0.94, "{mask}: {got}");
+        }
+    }
+
+    #[test]
+    fn a_lookahead_shows_the_basis_older_samples_and_the_encoder_the_newest() {
+        let plan = plan(&config(r#""hop": 4, "window": 10, "basis_window": 8, "lookahead": 6,"#)).unwrap();
+        let view = |name: &str| plan.ops.iter().find(|op| op.name == name).unwrap().inputs[0];
+        assert_eq!((view("basis").offset, view("basis").width), (0, 8));
+        assert_eq!((view("encoder").offset, view("encoder").width), (4, 10));
+    }
+
+    #[test]
+    fn features_add_a_projection_and_the_bank_covers_every_row() {
+        let text = r#""hop": 4, "window": 12, "basis_window": 8, "features": 17, "features_act": "relu","#;
+        let plan = plan(&config(text)).unwrap();
+        let weights = Weights::random(&plan, 1);
+        for (row, filter) in tensor(&plan, &weights, "encoder.weight").chunks(12).enumerate() {
+            let energy: f32 = filter.iter().map(|x| x * x).sum();
+            assert!((0.05..4.0).contains(&energy), "row {row}: {energy}");
+        }
+        assert_eq!(plan.param(plan.find_param("project.weight").unwrap()).shape, [10, 17]);
+    }
+}

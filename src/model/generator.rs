@@ -1,0 +1,52 @@
+//! A generator: from 8-bit mu-law tokens to the logits of the next one.
+//!
+//! `embedding [256, d] → backbone → norm → head [256, d]`; row t sees tokens 0..=t and predicts token t + 1 (SaShiMi,
+//! arXiv 2202.09729, §4). With `tied` the head is the embedding's table.
+
+use super::backbone::backbone;
+use super::config::GeneratorConfig;
+use crate::plan::{Act, Plan, PlanBuilder};
+use crate::{Error, Result};
+
+/// The generator's plan.
+pub fn plan(config: &GeneratorConfig) -> Result<Plan> {
+    let Some(outermost) = config.tiers.first() else {
+        return Err(Error::input("model config: tiers", "at least one", "none"));
+    };
+    let mut b = PlanBuilder::new();
+    let x = b.embed("embedding", config.vocabulary, outermost.d_model)?;
+    let y = backbone(&mut b, "", x, &config.tiers, Some(outermost.norm))?;
+    let logits = match b.find_param("embedding.weight") {
+        Some(table) if config.tied => b.linear_tied("head", y, table)?,
+        _ => b.linear("head", y, config.vocabulary, true, Act::None)?,
+    };
+    b.build(logits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Input;
+
+    fn parameters(tied: bool, outer: usize, centre: &str) -> (usize, Plan) {
+        let s4d = r#""mixer": {"kind": "s4d", "d_state": 32}, "feed_forward": 2"#;
+        let text = format!(
+            r#"{{"rate": 16000, "tied": {tied}, "tiers": [
+                {{"d_model": 64, "blocks": {outer}, {s4d}}},
+                {{"d_model": 128, "blocks": {outer}, "pool": 4, {s4d}}},
+                {{"d_model": 256, "blocks": 8, "pool": 4, {centre}}}]}}"#
+        );
+        let plan = plan(&serde_json::from_str(&text).unwrap()).unwrap();
+        (plan.param_count(), plan)
+    }
+
+    #[test]
+    fn the_size_of_the_published_generator() {
+        // Tiers 64/128/256, pool 4 and 4, eight S4D blocks each way outside and eight Mamba blocks in the centre: 6.2 million.
+        let (count, plan) = parameters(false, 8, r#""mixer": {"kind": "mamba"}"#);
+        assert!((6.1e6..6.3e6).contains(&(count as f64)), "{count}");
+        assert_eq!((plan.input, plan.value(plan.output).width), (Input::Tokens(256), 256));
+        let (tied, _) = parameters(true, 8, r#""mixer": {"kind": "mamba"}"#);
+        assert_eq!(count - tied, 256 * 64 + 256);
+    }
+}
