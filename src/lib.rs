@@ -1,4 +1,8 @@
 //! Cascabel: a real-time audio modelling engine built on Mamba and S4D.
 pub mod audio;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod error;
+#[cfg(feature = "train")]
+pub mod train;
 pub use error::{Error, Result};

@@ -1,1 +1,2 @@
 //! Sound outside the model: frames and units, files, resampling.
+pub mod stft;
