@@ -2,11 +2,11 @@
 //!
 //! Nothing here knows the model: sound and parameters are plain `f32` slices.
 pub mod adamw;
-// pub mod augment;
-// pub mod corpus;
+pub mod augment;
+pub mod corpus;
 pub mod loss;
 pub mod metrics;
-// pub mod mix;
+pub mod mix;
 pub mod random;
-// pub mod reverb;
+pub mod reverb;
 pub mod schedule;
