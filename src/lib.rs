@@ -1,7 +1,11 @@
 //! Cascabel: a real-time audio modelling engine built on Mamba and S4D.
 pub mod audio;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod error;
 pub mod exec;
 pub mod model;
 pub mod plan;
+#[cfg(feature = "train")]
+pub mod train;
 pub use error::{Error, Result};

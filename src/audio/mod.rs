@@ -28,6 +28,7 @@ mod decode;
 mod read;
 mod resample;
 mod sound;
+pub mod stft;
 mod units;
 mod write;
 

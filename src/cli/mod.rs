@@ -1,0 +1,2 @@
+//! The command line's own parts: pictures.
+pub mod picture;

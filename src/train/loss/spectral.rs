@@ -1,0 +1,127 @@
+//! The spectral terms of the loss at one resolution.
+//!
+//! X, Y [frames, bins] are the [`Stft`] divided by √Σw², so that white noise of deviation σ has magnitude σ at every
+//! resolution and `floor` means the same everywhere. With r = √(|X|² + ε²), q = √(|Y|² + ε²), K = frames·bins:
+//!
+//! ```text
+//! convergence            D/Q, D = √Σ(r − q)², Q = √Σq²      ∂/∂X = (r − q)/(D·Q) · X/r
+//! log_magnitude          (1/K)·Σ|ln r − ln q|                ∂/∂X = ±1/(K·r) · X/r
+//! compressed_magnitude   (1/K)·Σ(r^c − q^c)²                 ∂/∂X = (2c/K)·(r^c − q^c)·r^(c−1) · X/r
+//! compressed_complex     (1/K)·Σ|r^(c−1)X − q^(c−1)Y|²       ∂/∂X = (2/K)·(r^(c−1)·E + (c−1)·r^(c−3)·(E·X)·X)
+//! ```
+//!
+//! where E = r^(c−1)X − q^(c−1)Y, E·X is the product of the pairs (Re, Im), and ∂/∂X is such a pair. The gradient of
+//! the waveform is the transpose of the STFT applied to their weighted sum.
+
+use realfft::num_complex::Complex32;
+
+use super::{LossParts, LossSpec};
+use crate::audio::stft::Stft;
+use crate::error::Result;
+
+/// The spectral terms at one resolution, with the transforms' memory.
+pub struct Spectral {
+    stft: Stft,
+    scale: f32,
+    spec: LossSpec,
+    x: Vec<Complex32>,
+    y: Vec<Complex32>,
+}
+
+/// Weights of the four gradients, the resolution's share, 1/K and the constants of convergence included.
+struct Pull {
+    convergence: f32,
+    log_magnitude: f32,
+    magnitude: f32,
+    complex: f32,
+}
+
+impl Spectral {
+    /// Plans transforms of `n_fft` samples every `hop`.
+    pub fn new(n_fft: usize, hop: usize, spec: &LossSpec) -> Result<Self> {
+        let stft = Stft::new(n_fft, hop)?;
+        let scale = stft.power().sqrt().recip();
+        Ok(Self { stft, scale, spec: spec.clone(), x: Vec::new(), y: Vec::new() })
+    }
+
+    /// Adds `share` of each term to `parts`, and of the weighted gradient to `grad`.
+    pub fn add(&mut self, x: &[f32], y: &[f32], share: f64, parts: &mut LossParts, grad: &mut [f32]) {
+        let cells = self.stft.frames(x.len()) * self.stft.bins();
+        self.x.resize(cells, Complex32::default());
+        self.y.resize(cells, Complex32::default());
+        self.stft.forward(x, &mut self.x);
+        self.stft.forward(y, &mut self.y);
+        for cell in self.x.iter_mut().chain(&mut self.y) {
+            *cell *= self.scale;
+        }
+        let pull = self.sum(share, parts);
+        self.pull(&pull);
+        self.stft.adjoint(&self.x, grad);
+    }
+
+    /// Adds the terms' values to `parts` and returns the weights of their gradients.
+    fn sum(&self, share: f64, parts: &mut LossParts) -> Pull {
+        let spec = &self.spec;
+        let (mut off, mut size, mut logs, mut magnitudes, mut complexes) = (0f64, 0f64, 0f64, 0f64, 0f64);
+        let compressed = spec.compressed_magnitude != 0.0 || spec.compressed_complex != 0.0;
+        for (x, y) in self.x.iter().zip(&self.y) {
+            let (r, q) = (self.magnitude(x), self.magnitude(y));
+            off += f64::from((r - q) * (r - q));
+            size += f64::from(q * q);
+            if spec.log_magnitude != 0.0 {
+                logs += f64::from((r / q).ln().abs());
+            }
+            if compressed {
+                let (a, b) = (r.powf(spec.power - 1.0), q.powf(spec.power - 1.0));
+                magnitudes += f64::from((r * a - q * b).powi(2));
+                complexes += f64::from((x * a - y * b).norm_sqr());
+            }
+        }
+        let each = share / self.x.len() as f64;
+        let (off, size) = (off.sqrt(), size.sqrt());
+        let used = |weight: f32, value: f64| if weight != 0.0 { value } else { 0.0 };
+        parts.convergence += used(spec.convergence, share * off / size);
+        parts.log_magnitude += each * logs;
+        parts.compressed_magnitude += used(spec.compressed_magnitude, each * magnitudes);
+        parts.compressed_complex += used(spec.compressed_complex, each * complexes);
+        // No estimate is closer than an equal one: there the slope of convergence is taken as 0.
+        let convergence = if off > 0.0 { share / (off * size) } else { 0.0 };
+        Pull {
+            convergence: spec.convergence * convergence as f32,
+            log_magnitude: spec.log_magnitude * each as f32,
+            magnitude: spec.compressed_magnitude * 2.0 * spec.power * each as f32,
+            complex: spec.compressed_complex * 2.0 * each as f32,
+        }
+    }
+
+    /// Replaces X by the weighted gradient by the unscaled spectrum.
+    fn pull(&mut self, pull: &Pull) {
+        let (c, scale, floor) = (self.spec.power, self.scale, self.spec.floor);
+        let compressed = pull.magnitude != 0.0 || pull.complex != 0.0;
+        for (x, y) in self.x.iter_mut().zip(&self.y) {
+            let (r, q) = (magnitude(x, floor), magnitude(y, floor));
+            let mut radial = pull.convergence * (r - q);
+            if r != q {
+                radial += (pull.log_magnitude / r).copysign(r - q);
+            }
+            let mut g = Complex32::default();
+            if compressed {
+                let (a, b) = (r.powf(c - 1.0), q.powf(c - 1.0));
+                radial += pull.magnitude * (r * a - q * b) * a;
+                let e = *x * a - *y * b;
+                let along = (e.re * x.re + e.im * x.im) / (r * r);
+                g = (e + *x * ((c - 1.0) * along)) * (a * pull.complex);
+            }
+            *x = (g + *x * (radial / r)) * scale;
+        }
+    }
+
+    fn magnitude(&self, x: &Complex32) -> f32 {
+        magnitude(x, self.spec.floor)
+    }
+}
+
+/// √(|x|² + ε²).
+fn magnitude(x: &Complex32, floor: f32) -> f32 {
+    (x.norm_sqr() + floor * floor).sqrt()
+}

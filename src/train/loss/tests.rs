@@ -1,0 +1,186 @@
+//! The losses against an f64 version of their definitions, and their gradients against its finite differences.
+
+use super::*;
+use crate::train::random::Dice;
+use realfft::RealFftPlanner;
+use realfft::num_complex::Complex64;
+
+/// The scaled STFT in f64.
+fn spectrum(x: &[f64], n: usize, hop: usize) -> Vec<Complex64> {
+    let plan = RealFftPlanner::<f64>::new().plan_fft_forward(n);
+    let turn = std::f64::consts::TAU / n as f64;
+    let window: Vec<f64> = (0..n).map(|j| 0.5 - 0.5 * (turn * j as f64).cos()).collect();
+    let scale = 1.0 / window.iter().map(|w| w * w).sum::<f64>().sqrt();
+    let (mut time, mut row, mut rows) = (plan.make_input_vec(), plan.make_output_vec(), Vec::new());
+    for f in 0..=x.len() / hop {
+        for (j, t) in time.iter_mut().enumerate() {
+            let at = (f * hop + j).checked_sub(n / 2).and_then(|at| x.get(at));
+            *t = window[j] * scale * at.copied().unwrap_or(0.0);
+        }
+        plan.process(&mut time, &mut row).unwrap();
+        rows.extend_from_slice(&row);
+    }
+    rows
+}
+
+/// The total by the module's definitions, in f64.
+fn by_definition(spec: &LossSpec, x: &[f64], y: &[f64]) -> f64 {
+    let n = x.len() as f64;
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    let l1 = x.iter().zip(y).map(|(x, y)| (x - y).abs()).sum::<f64>() / n;
+    let e = 1e-10 * n;
+    let alpha = dot(x, y) / (dot(y, y) + e);
+    let off: f64 = x.iter().zip(y).map(|(x, y)| (x - alpha * y).powi(2)).sum();
+    let si_sdr = -10.0 * ((alpha * alpha * dot(y, y) + e) / (off + e)).log10();
+    let mut total = f64::from(spec.l1) * l1 + f64::from(spec.si_sdr) * si_sdr;
+    let (c, floor) = (f64::from(spec.power), f64::from(spec.floor));
+    for [len, hop] in &spec.resolutions {
+        let (x, y) = (spectrum(x, *len, *hop), spectrum(y, *len, *hop));
+        let cells = x.len() as f64;
+        let size = |z: &Complex64| (z.norm_sqr() + floor * floor).sqrt();
+        let mean = |f: &dyn Fn(&Complex64, &Complex64) -> f64| {
+            x.iter().zip(&y).map(|(x, y)| f(x, y)).sum::<f64>() / cells
+        };
+        let convergence = (mean(&|x, y| (size(x) - size(y)).powi(2)) / mean(&|_, y| size(y).powi(2))).sqrt();
+        let log = mean(&|x, y| (size(x).ln() - size(y).ln()).abs());
+        let magnitude = mean(&|x, y| (size(x).powf(c) - size(y).powf(c)).powi(2));
+        let complex = mean(&|x, y| (x * size(x).powf(c - 1.0) - y * size(y).powf(c - 1.0)).norm_sqr());
+        total += (f64::from(spec.convergence) * convergence
+            + f64::from(spec.log_magnitude) * log
+            + f64::from(spec.compressed_magnitude) * magnitude
+            + f64::from(spec.compressed_complex) * complex)
+            / spec.resolutions.len() as f64;
+    }
+    total
+}
+
+fn noise(len: usize, level: f32, index: u64) -> Vec<f32> {
+    let mut dice = Dice::new(11, index);
+    (0..len).map(|_| level * dice.normal()).collect()
+}
+
+fn specs() -> Vec<(&'static str, LossSpec)> {
+    let none = LossSpec { resolutions: vec![[32, 8], [64, 24]], ..LossSpec::none() };
+    vec![
+        ("l1", LossSpec { l1: 0.7, ..none.clone() }),
+        ("si_sdr", LossSpec { si_sdr: 0.1, ..none.clone() }),
+        ("convergence", LossSpec { convergence: 1.5, ..none.clone() }),
+        ("log_magnitude", LossSpec { log_magnitude: 0.5, ..none.clone() }),
+        ("compressed_magnitude", LossSpec { compressed_magnitude: 2.0, ..none.clone() }),
+        ("compressed_complex", LossSpec { compressed_complex: 2.0, power: 0.6, ..none.clone() }),
+        (
+            "all",
+            LossSpec {
+                si_sdr: 0.05,
+                compressed_complex: 1.0,
+                resolutions: none.resolutions,
+                ..LossSpec::default()
+            },
+        ),
+    ]
+}
+
+/// (name, estimate, target): random, odd, one sample, near silence, silent target, both silent but for one sample.
+fn signals() -> Vec<(&'static str, Vec<f32>, Vec<f32>)> {
+    let close = |len, level, off| {
+        let y = noise(len, level, 1);
+        let x = y.iter().zip(noise(len, off, 2)).map(|(y, n)| 0.8 * y + n).collect();
+        (x, y)
+    };
+    let with = |name, (x, y)| (name, x, y);
+    let mut click = vec![0.0; 101];
+    click[37] = 0.25;
+    vec![
+        with("even", close(200, 0.3, 0.1)),
+        with("odd", close(157, 0.1, 0.05)),
+        with("short", close(3, 0.1, 0.05)),
+        with("near silence", close(133, 2e-5, 1e-5)),
+        ("silent target", noise(119, 0.1, 3), vec![0.0; 119]),
+        ("near-silent estimate", noise(119, 1e-5, 3), noise(119, 0.1, 4)),
+        ("click", click, noise(101, 1e-4, 5)),
+    ]
+}
+
+#[test]
+fn values_and_gradients_follow_the_definitions() {
+    for (term, spec) in specs() {
+        let mut loss = Loss::new(&spec).unwrap();
+        for (name, x, y) in signals() {
+            let mut grad = vec![f32::NAN; x.len()];
+            let got = loss.value_and_grad(&x, &y, &mut grad).unwrap();
+            let wide = |v: &[f32]| v.iter().map(|v| f64::from(*v)).collect::<Vec<_>>();
+            let (mut x, y) = (wide(&x), wide(&y));
+            let want = by_definition(&spec, &x, &y);
+            assert!(
+                (got.total - want).abs() <= 1e-4 * want.abs().max(1e-3),
+                "{term}, {name}: {got:?}, {want}"
+            );
+            let level = (x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64).sqrt();
+            let largest = grad.iter().fold(0f64, |m, g| m.max(f64::from(g.abs())));
+            assert!(largest > 0.0 && largest.is_finite(), "{term}, {name}: gradient {largest}");
+            // A step small beside the floor keeps away from the corners of |·|.
+            let step = 1e-5 * level.min(1e-2);
+            for i in (0..x.len()).step_by(1 + x.len() / 40) {
+                let centre = x[i];
+                x[i] = centre + step;
+                let above = by_definition(&spec, &x, &y);
+                x[i] = centre - step;
+                let below = by_definition(&spec, &x, &y);
+                x[i] = centre;
+                let slope = (above - below) / (2.0 * step);
+                let off = (f64::from(grad[i]) - slope).abs();
+                assert!(off <= 1e-3 * largest, "{term}, {name}, sample {i}: {} for {slope}", grad[i]);
+            }
+        }
+    }
+}
+
+#[test]
+fn silence_and_equality_are_finite() {
+    for (term, spec) in specs() {
+        let mut loss = Loss::new(&spec).unwrap();
+        for (x, y) in [(vec![0.0; 77], vec![0.0; 77]), (noise(77, 0.1, 6), noise(77, 0.1, 6))] {
+            let mut grad = vec![f32::NAN; 77];
+            let got = loss.value_and_grad(&x, &y, &mut grad).unwrap();
+            assert!(got.total.is_finite() && grad.iter().all(|g| g.is_finite()), "{term}: {got:?}");
+            if spec.si_sdr == 0.0 {
+                assert!(got.total.abs() < 1e-9 && grad.iter().all(|g| *g == 0.0), "{term}: {got:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn lengths_may_change_between_calls() {
+    let (_, spec) = specs().pop().unwrap();
+    let mut used = Loss::new(&spec).unwrap();
+    for len in [300, 41, 180] {
+        let (x, y) = (noise(len, 0.1, 7), noise(len, 0.1, 8));
+        let (mut a, mut b) = (vec![0.0; len], vec![0.0; len]);
+        let fresh = Loss::new(&spec).unwrap().value_and_grad(&x, &y, &mut a).unwrap();
+        assert_eq!(used.value_and_grad(&x, &y, &mut b).unwrap(), fresh);
+        assert_eq!(a, b);
+    }
+}
+
+#[test]
+fn recipes_are_checked() {
+    let parse = |text: &str| toml::from_str::<LossSpec>(text);
+    assert!(parse("l1 = 1.0\nsisdr = 0.1").unwrap_err().to_string().contains("sisdr"));
+    let bad = [
+        "l1 = -1.0",
+        "l1 = nan",
+        "l1 = 0.0\nconvergence = 0.0\nlog_magnitude = 0.0",
+        "power = 0.0",
+        "floor = 0.0",
+        "resolutions = []",
+        "resolutions = [[255, 64]]",
+        "resolutions = [[256, 0]]",
+    ];
+    for text in bad {
+        assert!(Loss::new(&parse(text).unwrap()).is_err(), "{text}");
+    }
+    let mut loss = Loss::new(&parse("").unwrap()).unwrap();
+    assert!(loss.value_and_grad(&[0.0; 3], &[0.0; 2], &mut [0.0; 3]).is_err());
+    assert!(loss.value_and_grad(&[], &[], &mut []).is_err());
+}

@@ -1,0 +1,333 @@
+//! Training examples mixed on the fly from clean speech and noise: example i is a function of (seed, i, clips, spec).
+//!
+//! ```text
+//! speech ─ clips of one source, pauses ─ tone ─ room ─┬─ wet ──────┐
+//!                                                     └─ clean     ├─ band limit ─ SNR ─ level ─► noisy, clean
+//! noise ── none, one or two clips, or synthetic ─ tone ────────────┘
+//! ```
+//!
+//! SNR is the power of the wet speech while it is active over that of the noise, uniform in dB. The level is the
+//! mixture's RMS, uniform in dB of full scale and then lowered, if need be, until noisy and clean peak at 0.99 at
+//! most. The clean sound has the tone, the band and the early part of the room (see [`super::reverb`]) of the noisy
+//! one: what is asked of the model is to take the noise and the late reverberation away, and nothing else.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use cascabel::train::{corpus::Corpus, mix::{MixSpec, Mixer}};
+//! let hum: Vec<f32> = (0..9000).map(|t| (t as f32 * 0.05).sin()).collect();
+//! let speech = Arc::new(Corpus::from_clips([("ada".to_string(), hum)])?);
+//! let mut mixer = Mixer::new(&MixSpec { seconds: 0.5, ..MixSpec::default() }, 16000, 1, speech, None)?;
+//! let example = mixer.example(0);
+//! assert_eq!((example.noisy.len(), example.clean.len()), (8000, 8000));
+//! assert_eq!(example, mixer.example(0));
+//! # Ok::<(), cascabel::Error>(())
+//! ```
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::augment::{Biquad, Colour, active_power, band_limit, fade, power, tone};
+use super::corpus::Corpus;
+use super::random::Dice;
+use super::reverb::{Convolver, Room};
+use crate::error::{Error, Result};
+
+/// The highest peak of an example.
+const PEAK: f32 = 0.99;
+/// Below this power a sound is silence.
+const SILENCE: f64 = 1e-14;
+
+/// How examples are made; chances are from 0 to 1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MixSpec {
+    /// Length of an example, seconds.
+    pub seconds: f32,
+    /// SNR, least and greatest, dB.
+    pub snr_db: [f32; 2],
+    /// RMS of the mixture, least and greatest, dB of full scale.
+    pub level_db: [f32; 2],
+    /// The longest pause before, between and after clips, seconds.
+    pub pause: f32,
+    /// Chance of clean speech alone.
+    pub no_noise: f32,
+    /// Chance of noise alone, whose clean sound is silence.
+    pub no_speech: f32,
+    /// Chance that the noise is synthetic; certain where there are no noise clips.
+    pub synthetic: f32,
+    /// Chance of a second noise over the first.
+    pub second_noise: f32,
+    /// Chance of a tone filter, for speech and for noise.
+    pub tone: f32,
+    /// Chance of a band limit between 3 kHz and nine tenths of half the rate.
+    pub band_limit: f32,
+    /// Chance of a room.
+    pub reverb: f32,
+    /// T60 of a room, least and greatest, seconds.
+    pub t60: [f32; 2],
+    /// How much of the room's response the clean sound keeps, seconds; 0 asks for the dry sound.
+    pub early: f32,
+    /// Chance that the mixture, not the clean sound, is clipped at 0.3 to 0.9 of its peak.
+    pub clip: f32,
+}
+
+impl Default for MixSpec {
+    fn default() -> Self {
+        Self {
+            seconds: 4.0,
+            snr_db: [-8.0, 25.0],
+            level_db: [-45.0, -5.0],
+            pause: 0.8,
+            no_noise: 0.03,
+            no_speech: 0.03,
+            synthetic: 0.1,
+            second_noise: 0.25,
+            tone: 0.5,
+            band_limit: 0.1,
+            reverb: 0.3,
+            t60: [0.15, 0.8],
+            early: 0.05,
+            clip: 0.0,
+        }
+    }
+}
+
+impl MixSpec {
+    /// Speech and recorded noise at a random SNR and level, and nothing else.
+    pub fn plain() -> Self {
+        let never = 0.0;
+        Self {
+            no_noise: never,
+            no_speech: never,
+            synthetic: never,
+            second_noise: never,
+            tone: never,
+            band_limit: never,
+            reverb: never,
+            ..Self::default()
+        }
+    }
+
+    fn check(&self, rate: u32) -> Result<()> {
+        let wrong = |what: &str, expected: &str, got: String| Err(Error::input(what, expected, got));
+        if !(4000..=384_000).contains(&rate) {
+            return wrong("rate of the examples", "4000 to 384000 Hz", rate.to_string());
+        }
+        if !(0.01..=600.0).contains(&self.seconds) {
+            return wrong("length of an example", "0.01 to 600 s", self.seconds.to_string());
+        }
+        for (what, [low, high], bounds) in [
+            ("snr_db", self.snr_db, -100.0..=100.0),
+            ("level_db", self.level_db, -120.0..=0.0),
+            ("t60", self.t60, 0.01..=5.0),
+        ] {
+            if !(low <= high && bounds.contains(&low) && bounds.contains(&high)) {
+                let expected = format!("[least, greatest] within {} to {}", bounds.start(), bounds.end());
+                return wrong(what, &expected, format!("[{low}, {high}]"));
+            }
+        }
+        for (what, chance) in [
+            ("no_noise", self.no_noise),
+            ("no_speech", self.no_speech),
+            ("synthetic", self.synthetic),
+            ("second_noise", self.second_noise),
+            ("tone", self.tone),
+            ("band_limit", self.band_limit),
+            ("reverb", self.reverb),
+            ("clip", self.clip),
+            ("early, in seconds", self.early),
+        ] {
+            if !(0.0..=1.0).contains(&chance) {
+                return wrong(what, "0 to 1", chance.to_string());
+            }
+        }
+        if !(0.0..=60.0).contains(&self.pause) {
+            return wrong("pause", "0 to 60 s", self.pause.to_string());
+        }
+        Ok(())
+    }
+}
+
+/// A training example.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Example {
+    /// What the model hears.
+    pub noisy: Vec<f32>,
+    /// What it should give.
+    pub clean: Vec<f32>,
+    /// The SNR drawn, dB; none without speech or without noise.
+    pub snr_db: Option<f32>,
+}
+
+/// Makes examples; a clone shares the clips and makes the same ones, so each thread can have its own.
+#[derive(Clone)]
+pub struct Mixer {
+    spec: MixSpec,
+    rate: f32,
+    len: usize,
+    seed: u64,
+    speech: Arc<Corpus>,
+    noise: Option<Arc<Corpus>>,
+    convolver: Convolver,
+}
+
+impl Mixer {
+    /// Checks `spec` and plans for clips at `rate` Hz.
+    pub fn new(
+        spec: &MixSpec,
+        rate: u32,
+        seed: u64,
+        speech: Arc<Corpus>,
+        noise: Option<Arc<Corpus>>,
+    ) -> Result<Self> {
+        spec.check(rate)?;
+        let rate = rate as f32;
+        let len = (spec.seconds * rate).round() as usize;
+        let convolver = Convolver::new(len, (spec.t60[1] * rate) as usize + 1);
+        Ok(Self { spec: spec.clone(), rate, len, seed, speech, noise, convolver })
+    }
+
+    /// Samples in an example.
+    pub fn segment_len(&self) -> usize {
+        self.len
+    }
+
+    /// Example `index`.
+    pub fn example(&mut self, index: u64) -> Example {
+        let mut dice = Dice::new(self.seed, index);
+        let (hushed, bare) = (dice.chance(self.spec.no_speech), dice.chance(self.spec.no_noise));
+        let (mut wet, mut clean) =
+            if hushed { (vec![0.0; self.len], vec![0.0; self.len]) } else { self.voice(&mut dice) };
+        let mut noise = if bare && !hushed { vec![0.0; self.len] } else { self.noise(&mut dice) };
+        if dice.chance(self.spec.band_limit) {
+            let hz = dice.log_uniform(3000f32.min(0.4 * self.rate), 0.45 * self.rate);
+            run(&band_limit(hz, self.rate), [&mut wet, &mut clean, &mut noise]);
+        }
+        let drawn = dice.uniform(self.spec.snr_db[0], self.spec.snr_db[1]);
+        let (voice, other) = (active_power(&wet, self.rate), power(&noise));
+        let snr_db = (voice > SILENCE && other > SILENCE).then_some(drawn);
+        if let Some(snr_db) = snr_db {
+            let gain = (voice / other / 10f64.powf(f64::from(snr_db) / 10.0)).sqrt() as f32;
+            noise.iter_mut().for_each(|n| *n *= gain);
+        }
+        let mut noisy = wet;
+        noisy.iter_mut().zip(&noise).for_each(|(x, n)| *x += n);
+        self.level(&mut dice, &mut noisy, &mut clean);
+        Example { noisy, clean, snr_db }
+    }
+
+    /// Sets the level of both sounds, and clips the first now and then.
+    fn level(&self, dice: &mut Dice, noisy: &mut [f32], clean: &mut [f32]) {
+        let level = dice.uniform(self.spec.level_db[0], self.spec.level_db[1]);
+        let (rms, peak) = (power(noisy).sqrt() as f32, peak(noisy).max(peak(clean)));
+        if f64::from(rms) > SILENCE.sqrt() {
+            let gain = (10f32.powf(level / 20.0) / rms).min(PEAK / peak);
+            noisy.iter_mut().chain(clean.iter_mut()).for_each(|x| *x *= gain);
+        }
+        if dice.chance(self.spec.clip) {
+            let most = self::peak(noisy) * dice.uniform(0.3, 0.9);
+            noisy.iter_mut().for_each(|x| *x = x.clamp(-most, most));
+        }
+    }
+
+    /// Speech through its tone and room: wet, and what of it is clean.
+    fn voice(&mut self, dice: &mut Dice) -> (Vec<f32>, Vec<f32>) {
+        let mut dry = self.speech(dice);
+        if dice.chance(self.spec.tone) {
+            run(&tone(dice, self.rate), [&mut dry]);
+        }
+        if !dice.chance(self.spec.reverb) {
+            return (dry.clone(), dry);
+        }
+        let t60 = dice.uniform(self.spec.t60[0], self.spec.t60[1]);
+        let room = Room::random(dice, self.rate, t60, self.spec.early);
+        let [wet, clean] = self.convolver.run(&dry, [&room.wet, &room.target]);
+        (wet, clean)
+    }
+
+    /// Clips of one source with pauses between them, until the segment is full.
+    fn speech(&self, dice: &mut Dice) -> Vec<f32> {
+        let mut out = vec![0.0; self.len];
+        let mut clip = self.speech.any(dice);
+        let mut at = self.pause(dice);
+        while at < self.len {
+            let len = self.speech.clip_len(clip);
+            let left = self.len - at;
+            // A clip that doesn't fit is heard from anywhere, one that does from its start.
+            let from = dice.below(len.saturating_sub(left) + 1);
+            let to = &mut out[at..at + left.min(len - from)];
+            self.speech.copy(clip, from, to);
+            fade(to, (0.005 * self.rate) as usize);
+            at += to.len() + self.pause(dice);
+            clip = self.speech.sibling(clip, dice);
+        }
+        out
+    }
+
+    /// None in half of the cases, else up to the longest.
+    fn pause(&self, dice: &mut Dice) -> usize {
+        let seconds = if dice.chance(0.5) { 0.0 } else { dice.uniform(0.0, self.spec.pause) };
+        ((seconds * self.rate) as usize).min(self.len / 2)
+    }
+
+    /// One noise, or two with the second up to 10 dB below the first.
+    fn noise(&self, dice: &mut Dice) -> Vec<f32> {
+        let mut noise = self.one_noise(dice);
+        if dice.chance(self.spec.second_noise) {
+            let second = self.one_noise(dice);
+            let (a, b) = (power(&noise), power(&second));
+            let gain = if b > SILENCE && a > SILENCE { (a / b).sqrt() as f32 } else { 1.0 };
+            let gain = gain * 10f32.powf(dice.uniform(-10.0, 0.0) / 20.0);
+            noise.iter_mut().zip(&second).for_each(|(n, s)| *n += gain * s);
+        }
+        noise
+    }
+
+    fn one_noise(&self, dice: &mut Dice) -> Vec<f32> {
+        let synthetic = dice.chance(self.spec.synthetic);
+        let mut out = vec![0.0; self.len];
+        match &self.noise {
+            Some(clips) if !synthetic => self.recorded(clips, dice, &mut out),
+            _ => Colour::any(dice).fill(dice, self.rate, &mut out),
+        }
+        if dice.chance(self.spec.tone) {
+            run(&tone(dice, self.rate), [&mut out]);
+        }
+        out
+    }
+
+    /// A clip from anywhere in it, then the same again or another, until the segment is full; joins are faded.
+    fn recorded(&self, clips: &Corpus, dice: &mut Dice, out: &mut [f32]) {
+        let mut clip = clips.any(dice);
+        let mut from = dice.below(clips.clip_len(clip));
+        let mut at = 0;
+        while at < out.len() {
+            let count = (clips.clip_len(clip) - from).min(out.len() - at);
+            let to = &mut out[at..at + count];
+            clips.copy(clip, from, to);
+            if count < self.len {
+                fade(to, (0.01 * self.rate) as usize);
+            }
+            at += count;
+            from = 0;
+            if dice.chance(0.5) {
+                clip = clips.any(dice);
+            }
+        }
+    }
+}
+
+fn run<const N: usize>(sections: &[Biquad], sounds: [&mut Vec<f32>; N]) {
+    for sound in sounds {
+        sections.iter().for_each(|section| section.run(sound));
+    }
+}
+
+fn peak(sound: &[f32]) -> f32 {
+    sound.iter().fold(0.0, |peak, x| peak.max(x.abs()))
+}
+
+#[cfg(test)]
+#[path = "mix_tests.rs"]
+mod tests;

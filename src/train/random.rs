@@ -1,0 +1,86 @@
+//! Random numbers that are a function of (seed, index): the same example i in every run, resumed or not.
+//!
+//! The generator is ChaCha8 (Bernstein 2008; the 64-bit stream number is the index), which is the same on every
+//! machine and in every version of its crate. The distributions are written here for the same reason.
+//!
+//! ```
+//! use cascabel::train::random::Dice;
+//! let (mut a, mut b) = (Dice::new(7, 42), Dice::new(7, 42));
+//! assert_eq!(a.uniform(-1.0, 1.0), b.uniform(-1.0, 1.0));
+//! ```
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+
+/// A stream of random numbers.
+pub struct Dice(ChaCha8Rng);
+
+impl Dice {
+    /// Stream `index` of `seed`.
+    pub fn new(seed: u64, index: u64) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        rng.set_stream(index);
+        Self(rng)
+    }
+
+    /// Uniform in [0, 1), 53 bits.
+    pub fn unit(&mut self) -> f64 {
+        (self.0.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// Uniform in [low, high).
+    pub fn uniform(&mut self, low: f32, high: f32) -> f32 {
+        (f64::from(low) + (f64::from(high) - f64::from(low)) * self.unit()) as f32
+    }
+
+    /// Uniform in the logarithm, in [low, high); both above 0.
+    pub fn log_uniform(&mut self, low: f32, high: f32) -> f32 {
+        self.uniform(low.ln(), high.ln()).exp()
+    }
+
+    /// One of 0 … n − 1; 0 if n is 0. (The bias of the product is below n·2⁻⁶⁴.)
+    pub fn below(&mut self, n: usize) -> usize {
+        ((u128::from(self.0.next_u64()) * n as u128) >> 64) as usize
+    }
+
+    /// True with probability `p`.
+    pub fn chance(&mut self, p: f32) -> bool {
+        self.unit() < f64::from(p)
+    }
+
+    /// Normal, mean 0 and deviation 1 (Box & Muller 1958).
+    pub fn normal(&mut self) -> f32 {
+        let (u, v) = (1.0 - self.unit(), self.unit());
+        ((-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_are_fixed_and_differ() {
+        let draw = |seed, index| Dice::new(seed, index).0.next_u64();
+        assert_eq!(draw(1, 2), draw(1, 2));
+        assert_ne!(draw(1, 2), draw(1, 3));
+        assert_ne!(draw(1, 2), draw(2, 2));
+    }
+
+    #[test]
+    fn moments() {
+        let mut dice = Dice::new(0, 0);
+        let n = 40_000;
+        let (mut sum, mut square, mut least, mut most) = (0f64, 0f64, [0usize; 5], 0f32);
+        for _ in 0..n {
+            let x = f64::from(dice.normal());
+            sum += x;
+            square += x * x;
+            least[dice.below(5)] += 1;
+            most = most.max(dice.log_uniform(0.1, 10.0));
+        }
+        assert!((sum / n as f64).abs() < 0.02 && (square / n as f64 - 1.0).abs() < 0.04);
+        assert!(least.iter().all(|count| count.abs_diff(n / 5) < n / 50), "{least:?}");
+        assert!(most < 10.0 && most > 9.0);
+    }
+}
