@@ -178,6 +178,12 @@ impl PlanBuilder {
         Ok(self.op(name, OpKind::Gate { act }, vec![x, z], x.width, x, None))
     }
 
+    /// `act(x)`.
+    pub fn activate(&mut self, name: &str, x: View, act: Act) -> Result<View> {
+        no_glu(name, act)?;
+        Ok(self.op(name, OpKind::Activate { act }, vec![x], x.width, x, None))
+    }
+
     /// `a + b`.
     pub fn add(&mut self, name: &str, a: View, b: View) -> Result<View> {
         self.same_width(name, a, b)?;

@@ -47,12 +47,17 @@ impl Plan {
             OpKind::Film => (2 * out, 0),
             OpKind::Gate { .. } | OpKind::Add => (out, 0),
             OpKind::Overlap { overlap, .. } => (out * (overlap - 1), 0),
-            OpKind::Embed { .. } | OpKind::Delay { .. } | OpKind::Frame { .. } | OpKind::Dropout { .. } => {
-                (0, 0)
-            }
+            OpKind::Embed { .. }
+            | OpKind::Activate { .. }
+            | OpKind::Delay { .. }
+            | OpKind::Frame { .. }
+            | OpKind::Dropout { .. } => (0, 0),
         };
         let act_exp = match &op.kind {
-            OpKind::Linear { act, .. } | OpKind::Conv { act, .. } | OpKind::Gate { act } => match act {
+            OpKind::Linear { act, .. }
+            | OpKind::Conv { act, .. }
+            | OpKind::Gate { act }
+            | OpKind::Activate { act } => match act {
                 super::Act::None | super::Act::Relu => 0,
                 _ => out,
             },

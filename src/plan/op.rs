@@ -8,6 +8,7 @@
 //! | conv | d → d | last k−1 rows | `y_t = act(b + Σ_j w_j x_{t−k+1+j})`, depthwise, causal (Mamba, §3.4) |
 //! | scan | d → d | h \[N, d\] | `h ← Ā h + B̄ u`, `y = C h + D u` (S4D, arXiv 2206.11893; Mamba, arXiv 2312.00752) |
 //! | gate | d, d → d | – | `y = x · act(z)` |
+//! | activate | d → d | – | `y = act(x)` |
 //! | add | d, d → d | – | `y = a + b` |
 //! | film | d → d | – | `y = x·(1 + s) + t`, (s, t) a view of 2d columns (Perez et al. 2018) |
 //! | delay | d → d | the rows held | `y_t = x_{t−r}` |
@@ -151,6 +152,11 @@ pub enum OpKind {
         /// Applied to the second view.
         act: Act,
     },
+    /// `y = act(x)`.
+    Activate {
+        /// The function.
+        act: Act,
+    },
     /// `y = a + b` of two views.
     Add,
     /// `y = x·(1 + s) + t`; the second view holds s, then t.
@@ -194,6 +200,7 @@ impl OpKind {
             Self::Scan(s) if matches!(s.dynamics, Dynamics::Selective) => "scan (selective)",
             Self::Scan(_) => "scan (invariant)",
             Self::Gate { .. } => "gate",
+            Self::Activate { .. } => "activate",
             Self::Add => "add",
             Self::Film => "film",
             Self::Delay { .. } => "delay",
@@ -237,6 +244,7 @@ impl OpKind {
                 }
             }
             Self::Gate { .. }
+            | Self::Activate { .. }
             | Self::Add
             | Self::Film
             | Self::Delay { .. }

@@ -1,0 +1,125 @@
+//! What a stream carries, as a value: saved, restored, cloned, compared, written to bytes.
+//!
+//! The canonical form, the same for every executor: the position in input rows, and for each state slot of the plan its
+//! `[rows, width]` f32 numbers. A history slot holds the last rows its op has seen, oldest first, zeros before the start; a
+//! scan's slot holds h (complex: N real rows, then N imaginary rows).
+
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+
+use crate::plan::Plan;
+use crate::{Error, Result};
+
+/// The state of one stream under one plan.
+#[derive(Clone, Debug, PartialEq)]
+pub struct State {
+    plan: [u8; 32],
+    /// Input rows consumed.
+    pub position: u64,
+    /// One `[rows, width]` block a slot, in the plan's order.
+    pub slots: Vec<Vec<f32>>,
+}
+
+impl State {
+    /// Zeros at position 0: where training starts.
+    pub fn zero(plan: &Plan) -> Self {
+        let slots = plan.states.iter().map(|s| vec![0.0; s.len()]).collect();
+        Self { plan: plan.hash(), position: 0, slots }
+    }
+
+    /// A state from its parts, checked against the plan.
+    pub fn new(plan: &Plan, position: u64, slots: Vec<Vec<f32>>) -> Result<Self> {
+        let state = Self { plan: plan.hash(), position, slots };
+        state.check(plan)?;
+        Ok(state)
+    }
+
+    /// Whether this state fits a plan: same structure, every slot of the right size, all numbers finite.
+    pub fn check(&self, plan: &Plan) -> Result<()> {
+        if self.plan != plan.hash() {
+            return Err(Error::input("state", "the state of this model", "one of another model's plan"));
+        }
+        if self.slots.len() != plan.states.len() {
+            return Err(Error::input(
+                "state",
+                format!("{} slots", plan.states.len()),
+                self.slots.len().to_string(),
+            ));
+        }
+        for (slot, values) in plan.states.iter().zip(&self.slots) {
+            if values.len() != slot.len() || values.iter().any(|v| !v.is_finite()) {
+                let got = format!("{} numbers, or one not finite", values.len());
+                return Err(Error::input(
+                    format!("state {}", slot.name),
+                    format!("{} finite numbers", slot.len()),
+                    got,
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The same contents at position 0: a state to begin from. Meaningful where the position is divisible by the plan's
+    /// longest period, so that no phase changes.
+    pub fn at_origin(mut self) -> Self {
+        self.position = 0;
+        self
+    }
+
+    /// The largest difference of any number, relative to the largest number of its slot (at least 10⁻⁶).
+    pub fn distance(&self, other: &Self) -> f32 {
+        let slot = |(a, b): (&Vec<f32>, &Vec<f32>)| {
+            let scale = a.iter().chain(b).fold(1e-6f32, |m, x| m.max(x.abs()));
+            a.iter().zip(b).fold(0f32, |m, (x, y)| m.max((x - y).abs())) / scale
+        };
+        self.slots.iter().zip(&other.slots).map(slot).fold(0.0, f32::max)
+    }
+
+    /// The state as a safetensors file in memory: one tensor a slot, the position and the plan's hash in the metadata.
+    pub fn to_bytes(&self, plan: &Plan) -> Result<Vec<u8>> {
+        self.check(plan)?;
+        let bytes: Vec<Vec<u8>> =
+            self.slots.iter().map(|s| s.iter().flat_map(|v| v.to_le_bytes()).collect()).collect();
+        let mut views = Vec::new();
+        for (i, (slot, data)) in plan.states.iter().zip(&bytes).enumerate() {
+            let view = TensorView::new(Dtype::F32, vec![slot.rows, slot.width], data).map_err(broken)?;
+            views.push((format!("{i:04}.{}", slot.name), view));
+        }
+        let hash: String = self.plan.iter().map(|b| format!("{b:02x}")).collect();
+        let meta = [("cascabel.state".to_string(), format!("{} {hash}", self.position))];
+        safetensors::serialize(views, Some(meta.into_iter().collect())).map_err(broken)
+    }
+
+    /// A state written by [`to_bytes`](Self::to_bytes), checked against the plan.
+    pub fn from_bytes(plan: &Plan, bytes: &[u8]) -> Result<Self> {
+        let (_, meta) = SafeTensors::read_metadata(bytes).map_err(broken)?;
+        let tensors = SafeTensors::deserialize(bytes).map_err(broken)?;
+        let mark =
+            meta.metadata().as_ref().and_then(|m| m.get("cascabel.state")).cloned().unwrap_or_default();
+        let hash: String = plan.hash().iter().map(|b| format!("{b:02x}")).collect();
+        let position = match mark.split_once(' ') {
+            Some((position, its)) if its == hash => position.parse().ok(),
+            _ => None,
+        };
+        let Some(position) = position else {
+            return Err(Error::input("state", "the state of this model", format!("a file marked {mark:?}")));
+        };
+        let mut slots = Vec::new();
+        for (i, slot) in plan.states.iter().enumerate() {
+            let view = tensors.tensor(&format!("{i:04}.{}", slot.name)).map_err(broken)?;
+            if view.dtype() != Dtype::F32 {
+                return Err(Error::input(
+                    format!("state {}", slot.name),
+                    "f32",
+                    format!("{:?}", view.dtype()),
+                ));
+            }
+            let number = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+            slots.push(view.data().chunks_exact(4).map(number).collect());
+        }
+        Self::new(plan, position, slots)
+    }
+}
+
+fn broken(error: safetensors::SafeTensorError) -> Error {
+    Error::input("state", "a whole safetensors file of a saved state", error.to_string())
+}
