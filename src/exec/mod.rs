@@ -10,6 +10,8 @@
 //! | [`cpu`] | real time and files | f32, AVX-512 or AVX2 chosen at run time |
 //! | `candle` | training | f32 or f64, with gradients |
 
+#[cfg(feature = "train")]
+pub mod candle;
 pub mod cpu;
 pub mod reference;
 mod rows;

@@ -1,0 +1,138 @@
+//! LayerNorm and RMSNorm over rows, fused: `y = (x − μ)·r·w + b`, `r = 1/√(mean((x − μ)²) + ε)`; μ = 0 and no b for RMSNorm.
+//!
+//! Backward, with `x̂ = (x − μ)·r` and `ĝ = ȳ·w`: `x̄ = r·(ĝ − mean(ĝ) − x̂·mean(ĝ·x̂))` (without mean(ĝ) for RMSNorm),
+//! `w̄ = Σ ȳ·x̂`, `b̄ = Σ ȳ` (Ba et al. 2016; Zhang & Sennrich 2019).
+
+use candle_core::backend::BackendStorage;
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
+
+use super::math::{Real, dot, sum, vectorised};
+use super::tensors::{by_dtype, slice, tensor, with_all};
+
+/// The norm of each row: LayerNorm with a bias, RMSNorm without.
+pub(super) fn norm(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, eps: f32) -> Result<Tensor> {
+    let x = x.contiguous()?;
+    match bias {
+        Some(bias) => x.apply_op3(weight, bias, Norm { eps, centred: true }),
+        None => x.apply_op2(weight, Norm { eps, centred: false }),
+    }
+}
+
+struct Norm {
+    eps: f32,
+    centred: bool,
+}
+
+impl Norm {
+    /// (μ, r) of a row.
+    #[inline(always)]
+    fn moments<T: Real>(&self, x: &[T], room: &mut [T]) -> (T, T) {
+        let count = T::from_f64(x.len() as f64);
+        let mean = if self.centred { sum(x) / count } else { T::zero() };
+        for (r, x) in room.iter_mut().zip(x) {
+            *r = *x - mean;
+        }
+        (mean, (dot(room, room) / count + T::of(self.eps)).rsqrt())
+    }
+
+    #[inline(always)]
+    fn forward<T: Real>(&self, x: &[T], w: &[T], b: &[T]) -> Vec<T> {
+        let (d, mut y) = (w.len(), vec![T::zero(); x.len()]);
+        for (y, x) in y.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
+            let (_, r) = self.moments(x, y);
+            for (y, w) in y.iter_mut().zip(w) {
+                *y = *y * r * *w;
+            }
+            for (y, b) in y.iter_mut().zip(b) {
+                *y += *b;
+            }
+        }
+        y
+    }
+
+    /// (x̄, w̄, b̄).
+    #[inline(always)]
+    fn backward<T: Real>(&self, [x, w, g]: [&[T]; 3]) -> [Vec<T>; 3] {
+        let (d, count) = (w.len(), T::from_f64(w.len() as f64));
+        let zeros = |n: usize| vec![T::zero(); n];
+        let (mut gx, mut gw, mut gb, mut hat) = (zeros(x.len()), zeros(d), zeros(d), zeros(d));
+        for ((gx, x), g) in gx.chunks_exact_mut(d).zip(x.chunks_exact(d)).zip(g.chunks_exact(d)) {
+            let (_, r) = self.moments(x, &mut hat);
+            for (((hat, gx), (gw, gb)), (g, w)) in
+                hat.iter_mut().zip(gx.iter_mut()).zip(gw.iter_mut().zip(&mut gb)).zip(g.iter().zip(w))
+            {
+                *hat *= r;
+                *gx = *g * *w;
+                *gw += *g * *hat;
+                *gb += *g;
+            }
+            let mean = if self.centred { sum(gx) / count } else { T::zero() };
+            let along = dot(gx, &hat) / count;
+            for (gx, hat) in gx.iter_mut().zip(&hat) {
+                *gx = r * (*gx - mean - *hat * along);
+            }
+        }
+        [gx, gw, gb]
+    }
+
+    fn grads(&self, x: &Tensor, w: &Tensor, g: &Tensor) -> Result<[Tensor; 3]> {
+        by_dtype!(x.dtype(), T => {
+            let [gx, gw, gb] =
+                with_all::<T, 3, _>([x, w, g], |given| vectorised(|| self.backward::<T>(given)))?;
+            Ok([tensor(gx, x.shape())?, tensor(gw, w.shape())?, tensor(gb, w.shape())?])
+        })
+    }
+}
+
+impl CustomOp2 for Norm {
+    fn name(&self) -> &'static str {
+        "rms norm"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, xl: &Layout, w: &CpuStorage, wl: &Layout) -> Result<(CpuStorage, Shape)> {
+        let y = by_dtype!(x.dtype(), T => {
+            let (x, w) = (slice::<T>(x, xl)?, slice::<T>(w, wl)?);
+            T::storage(vectorised(|| self.forward::<T>(x, w, &[])))
+        });
+        Ok((y, xl.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, w: &Tensor, _: &Tensor, g: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let [gx, gw, _] = self.grads(x, w, g)?;
+        Ok((Some(gx), Some(gw)))
+    }
+}
+
+impl CustomOp3 for Norm {
+    fn name(&self) -> &'static str {
+        "layer norm"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        xl: &Layout,
+        w: &CpuStorage,
+        wl: &Layout,
+        b: &CpuStorage,
+        bl: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let y = by_dtype!(x.dtype(), T => {
+            let (x, w, b) = (slice::<T>(x, xl)?, slice::<T>(w, wl)?, slice::<T>(b, bl)?);
+            T::storage(vectorised(|| self.forward::<T>(x, w, b)))
+        });
+        Ok((y, xl.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+        g: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let [gx, gw, gb] = self.grads(x, w, g)?;
+        Ok((Some(gx), Some(gw), Some(gb)))
+    }
+}
