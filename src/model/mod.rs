@@ -38,6 +38,8 @@ mod pickle;
 #[cfg(feature = "train")]
 mod pickle;
 mod tensors;
+#[cfg(test)]
+mod tests;
 
 pub use config::{
     Config, FilterConfig, GeneratorConfig, LanguageConfig, MambaConfig, Mask, Mixer, S4dConfig, TierConfig,
