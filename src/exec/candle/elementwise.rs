@@ -189,7 +189,13 @@ impl CustomOp2 for Gate {
         Ok((y, x_layout.shape().clone()))
     }
 
-    fn bwd(&self, x: &Tensor, z: &Tensor, _: &Tensor, g: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    fn bwd(
+        &self,
+        x: &Tensor,
+        z: &Tensor,
+        _: &Tensor,
+        g: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         by_dtype!(x.dtype(), T => {
             let (gx, gz) =
                 with_all::<T, 3, _>([x, z, g], |[x, z, g]| vectorised(|| self.backward::<T>(x, z, g)))?;
@@ -250,7 +256,13 @@ impl CustomOp2 for Film {
         Ok((y, x_layout.shape().clone()))
     }
 
-    fn bwd(&self, x: &Tensor, st: &Tensor, _: &Tensor, g: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    fn bwd(
+        &self,
+        x: &Tensor,
+        st: &Tensor,
+        _: &Tensor,
+        g: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let d = x.dims().last().copied().unwrap_or(1);
         by_dtype!(x.dtype(), T => {
             let (gx, gst) =

@@ -245,7 +245,9 @@ mod tests {
         assert!(worst(-20.0, 20.0, Real::tanh, f64::tanh, 0.0) < 4e-7);
         assert!(worst(0.0, 1.0, Real::ln_1p, f64::ln_1p, 0.0) < 3e-7);
         assert!(worst(-5.0, 5.0, Real::erf, candle_core::cpu::erf::erf_f64, 1.0) < 4e-7);
-        assert!(worst(-30.0, 30.0, Real::softplus, |x| if x > 20.0 { x } else { x.exp().ln_1p() }, 0.0) < 4e-7);
+        assert!(
+            worst(-30.0, 30.0, Real::softplus, |x| if x > 20.0 { x } else { x.exp().ln_1p() }, 0.0) < 4e-7
+        );
     }
 
     #[test]

@@ -134,7 +134,8 @@ impl CandleModel {
     /// Replaces the weights' values.
     pub fn load(&self, weights: &Weights) -> Result<()> {
         for (var, values) in self.vars.iter().zip(weights.tensors()) {
-            let set = || var.set(&Tensor::from_slice(values, var.shape(), &Device::Cpu)?.to_dtype(self.dtype)?);
+            let set =
+                || var.set(&Tensor::from_slice(values, var.shape(), &Device::Cpu)?.to_dtype(self.dtype)?);
             set().map_err(train_error)?;
         }
         Ok(())

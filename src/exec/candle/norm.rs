@@ -89,7 +89,13 @@ impl CustomOp2 for Norm {
         "rms norm"
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, xl: &Layout, w: &CpuStorage, wl: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        xl: &Layout,
+        w: &CpuStorage,
+        wl: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         let y = by_dtype!(x.dtype(), T => {
             let (x, w) = (slice::<T>(x, xl)?, slice::<T>(w, wl)?);
             T::storage(vectorised(|| self.forward::<T>(x, w, &[])))
@@ -97,7 +103,13 @@ impl CustomOp2 for Norm {
         Ok((y, xl.shape().clone()))
     }
 
-    fn bwd(&self, x: &Tensor, w: &Tensor, _: &Tensor, g: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        _: &Tensor,
+        g: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let [gx, gw, _] = self.grads(x, w, g)?;
         Ok((Some(gx), Some(gw)))
     }

@@ -4,7 +4,9 @@ use candle_core::{Result as Candle, Tensor, bail};
 
 use super::discretise::Continuous;
 use super::scan::{ScanShape, scan};
-use super::{CandleInput, CandleModel, CandleState, Dropout, elementwise, history, linear, norm, train_error};
+use super::{
+    CandleInput, CandleModel, CandleState, Dropout, elementwise, history, linear, norm, train_error,
+};
 use crate::plan::{Dynamics, Input, NormKind, Op, OpKind, ParamId, Scan, View};
 use crate::{Error, Result};
 
@@ -103,9 +105,12 @@ impl Pass<'_> {
     }
 
     fn inputs<const N: usize>(&self, op: &Op) -> Candle<Option<[Tensor; N]>> {
-        let views: Candle<Option<Vec<Tensor>>> = op.inputs.iter().map(|v| self.view(*v)).collect::<Candle<_>>().map(
-            |v: Vec<Option<Tensor>>| v.into_iter().collect(),
-        );
+        let views: Candle<Option<Vec<Tensor>>> = op
+            .inputs
+            .iter()
+            .map(|v| self.view(*v))
+            .collect::<Candle<_>>()
+            .map(|v: Vec<Option<Tensor>>| v.into_iter().collect());
         match views?.map(<[Tensor; N]>::try_from) {
             None => Ok(None),
             Some(Ok(inputs)) => Ok(Some(inputs)),
@@ -164,7 +169,9 @@ impl Pass<'_> {
 
     /// The ops over a history: see [`history`].
     fn look_back(&mut self, op: &Op) -> Candle<Option<Tensor>> {
-        let (Some(view), Some(id)) = (op.inputs.first(), op.state) else { bail!("expected an input and a state") };
+        let (Some(view), Some(id)) = (op.inputs.first(), op.state) else {
+            bail!("expected an input and a state")
+        };
         let x = self.view(*view)?;
         let (ext, next) = history::extend(&self.slots[id.0], x.as_ref())?;
         self.slots[id.0] = next;

@@ -1,1 +1,286 @@
+//! The whole executor: gradients by finite differences, cuts against wholes, and the scalar reference.
 
+use candle_core::{DType, Device, Tensor, Var};
+
+use super::{CandleInput, CandleModel, CandleState, train_error};
+use crate::Result;
+use crate::exec::reference::Reference;
+use crate::exec::{Limits, Rows};
+use crate::plan::{Act, Init, NormKind, Plan, PlanBuilder, Rule, View, Weights};
+
+fn noise(n: usize, seed: u64) -> Vec<f32> {
+    let mut z = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        z ^= z << 13;
+        z ^= z >> 7;
+        z ^= z << 17;
+        ((z >> 11) as f64 / (1u64 << 52) as f64 - 1.0) as f32
+    };
+    (0..n).map(|_| next()).collect()
+}
+
+/// Mamba's inside: Δ, B, C from the row, a conv before, a gate after.
+fn mamba(b: &mut PlanBuilder, name: &str, x: View, n: usize, complex: bool) -> Result<View> {
+    let d = x.width;
+    let wide = b.linear(&format!("{name}.in_proj"), x, 2 * d, false, Act::None)?;
+    let (u, z) = (b.columns(wide, 0, d)?, b.columns(wide, d, d)?);
+    let u = b.conv(&format!("{name}.conv1d"), u, 4, true, Act::Silu)?;
+    let per_row = if complex { 2 * n } else { n };
+    let dbc = b.linear(&format!("{name}.x_proj"), u, 1 + 2 * per_row, false, Act::None)?;
+    let (dt, bc) = (b.columns(dbc, 0, 1)?, b.columns(dbc, 1, per_row)?);
+    let c = b.columns(dbc, 1 + per_row, per_row)?;
+    let dt = b.linear_with(
+        &format!("{name}.dt_proj"),
+        dt,
+        d,
+        Some(Init::DtBias),
+        Init::Uniform(1.0),
+        Act::Softplus,
+    )?;
+    let y = b.selective_scan(&format!("{name}."), [u, dt, bc, c], n, complex)?;
+    let y = b.gate(&format!("{name}.gate"), y, z, Act::Silu)?;
+    b.linear(&format!("{name}.out_proj"), y, d, false, Act::None)
+}
+
+/// Every op, with nested tiers (periods 2 and 6) and an overlapping frame outside.
+fn everything() -> Result<Plan> {
+    let mut b = PlanBuilder::new();
+    let x = b.samples(2);
+    let x = b.linear("in", x, 4, true, Act::Tanh)?;
+    let x = b.norm("norm.rms", x, NormKind::Rms, 1e-5)?;
+    let held = b.delay("held", x, 3)?;
+    let fine = b.invariant_scan("s4d.", x, 3, true, Rule::Zoh)?;
+    let fine = b.invariant_scan("s4d.real.", fine, 2, false, Rule::Bilinear)?;
+    let down = b.frame("down", fine, 2, 3)?;
+    let mid = b.linear("mid", down, 6, true, Act::Glu)?;
+    let mid = b.norm("norm.layer", mid, NormKind::Layer, 1e-5)?;
+    let mid = mamba(&mut b, "mamba", mid, 3, false)?;
+    let deep = b.frame("deep", mid, 3, 3)?;
+    let deep = b.linear("deep.in", deep, 4, true, Act::Gelu)?;
+    let deep = mamba(&mut b, "mamba.complex", deep, 2, true)?;
+    let deep = b.invariant_scan("s4d.bilinear.", deep, 2, true, Rule::Bilinear)?;
+    let deep = b.invariant_scan("s4d.zoh.", deep, 2, false, Rule::Zoh)?;
+    let deep = b.linear("deep.out", deep, 36, true, Act::Sigmoid)?;
+    let up = b.overlap_add("deep.up", deep, 3, 2, 2)?;
+    let mid = b.add("mid.add", mid, up)?;
+    let mid = b.activate("mid.act", mid, Act::Silu)?;
+    let st = b.linear("mid.film", mid, 12, true, Act::None)?;
+    let mid = b.film("film", mid, st)?;
+    let mid = b.dropout("drop", mid, 0.5)?;
+    let mid = b.linear("mid.out", mid, 8, true, Act::Relu)?;
+    let up = b.overlap("up", mid, 2, 1)?;
+    let y = b.add("add", up, held)?;
+    let y = b.conv("conv", y, 1, false, Act::Softplus)?;
+    let y = b.linear("out", y, 2, true, Act::None)?;
+    b.build(y)
+}
+
+fn samples(streams: usize, rows: usize, width: usize, dtype: DType) -> Result<Tensor> {
+    let x = Tensor::from_vec(noise(streams * rows * width, 9), (streams, rows, width), &Device::Cpu);
+    x.and_then(|x| x.to_dtype(dtype)).map_err(train_error)
+}
+
+/// A state of variables with random contents, and the variables.
+fn random_state(model: &CandleModel, streams: usize, position: u64) -> Result<(CandleState, Vec<Var>)> {
+    let mut state = model.zero_state(streams)?;
+    let var = |(i, slot): (usize, &Tensor)| {
+        let values = Tensor::from_vec(noise(slot.elem_count(), 77 + i as u64), slot.shape(), &Device::Cpu)?;
+        Var::from_tensor(&(values.to_dtype(slot.dtype())? * 0.3)?)
+    };
+    let vars: candle_core::Result<Vec<_>> = state.slots.iter().enumerate().map(var).collect();
+    let vars = vars.map_err(train_error)?;
+    state.slots = vars.iter().map(|v| v.as_tensor().clone()).collect();
+    state.position = position;
+    Ok((state, vars))
+}
+
+/// A loss over outputs and final state, each number weighted differently.
+fn loss(y: &Tensor, state: &CandleState) -> candle_core::Result<Tensor> {
+    let weighted = |x: &Tensor, seed| {
+        let weights = Tensor::from_vec(noise(x.elem_count(), seed), x.shape(), &Device::Cpu)?;
+        x.mul(&weights.to_dtype(x.dtype())?)?.sum_all()
+    };
+    let mut total = weighted(y, 5)?;
+    for (i, slot) in state.slots.iter().enumerate().filter(|(_, s)| s.elem_count() > 0) {
+        total = (total + weighted(slot, 100 + i as u64)?)?;
+    }
+    Ok(total)
+}
+
+fn most(x: &Tensor) -> candle_core::Result<f64> {
+    x.abs()?.flatten_all()?.max(0)?.to_dtype(DType::F64)?.to_scalar::<f64>()
+}
+
+#[test]
+fn a_model_of_every_op_passes_the_gradient_check() -> Result<()> {
+    let plan = everything()?;
+    let model = CandleModel::new(&plan, &Weights::random(&plan, 3), DType::F64)?;
+    let x = samples(2, 29, 2, DType::F64)?;
+    let (state, slots) = random_state(&model, 2, 5)?;
+    let value = || -> Result<Tensor> {
+        let now = CandleState { slots: slots.iter().map(|v| v.as_tensor().clone()).collect(), position: 5 };
+        let (y, end) = model.forward(&now, CandleInput::Samples(&x))?;
+        loss(&y, &end).map_err(train_error)
+    };
+    let (y, end) = model.forward(&state, CandleInput::Samples(&x))?;
+    let grads = loss(&y, &end).and_then(|l| l.backward()).map_err(train_error)?;
+    let names = plan.params.iter().map(|p| &p.name).chain(plan.states.iter().map(|s| &s.name));
+    for (name, var) in names.zip(model.vars().iter().chain(&slots)) {
+        let count = var.elem_count();
+        if count == 0 {
+            continue;
+        }
+        let numbers = |t: &Tensor| t.flatten_all().and_then(|t| t.to_vec1::<f64>()).map_err(train_error);
+        let found = grads.get(var).map(numbers).transpose()?.unwrap_or_else(|| vec![0.0; count]);
+        let before = numbers(var)?;
+        let scale = found.iter().fold(0f64, |m, g| m.max(g.abs()));
+        assert!(scale > 0.0, "{name} has no gradient");
+        for at in (0..count).step_by(1 + count / 6) {
+            let set = |by: f64| {
+                let mut moved = before.clone();
+                moved[at] += by;
+                let moved = Tensor::from_vec(moved, var.shape(), &Device::Cpu);
+                moved.and_then(|t| var.set(&t)).map_err(train_error)
+            };
+            let step = 1e-5;
+            set(step)?;
+            let above = value()?.to_scalar::<f64>().map_err(train_error)?;
+            set(-step)?;
+            let below = value()?.to_scalar::<f64>().map_err(train_error)?;
+            set(0.0)?;
+            let expected = (above - below) / (2.0 * step);
+            let error = (found[at] - expected).abs() / (expected.abs() + 1e-2 * scale);
+            assert!(error < 1e-3, "{name} at {at}: {} for {expected}", found[at]);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn cut_anywhere_outputs_state_and_gradients_are_those_of_the_whole() -> Result<()> {
+    let plan = everything()?;
+    let model = CandleModel::new(&plan, &Weights::random(&plan, 4), DType::F32)?;
+    let x = samples(2, 61, 2, DType::F32)?;
+    for position in 0..6 {
+        let (state, slots) = random_state(&model, 2, position)?;
+        let (whole, end) = model.forward(&state, CandleInput::Samples(&x))?;
+        let grads = loss(&whole, &end).and_then(|l| l.backward()).map_err(train_error)?;
+        let (mut parts, mut now, mut at) = (Vec::new(), state.clone(), 0);
+        for (i, r) in noise(61, 40 + position).iter().enumerate() {
+            let cut = 1 + ((r.abs() * 7.0) as usize + i % 2).min(60 - at);
+            let part = x.narrow(1, at, cut).map_err(train_error)?;
+            let (y, next) = model.forward(&now, CandleInput::Samples(&part))?;
+            parts.push(y);
+            now = next;
+            at += cut;
+            if at == 61 {
+                break;
+            }
+        }
+        assert_eq!(now.position, position + 61);
+        let compare = || -> candle_core::Result<()> {
+            let joined = Tensor::cat(&parts, 1)?;
+            assert!(most(&(&joined - &whole)?)? < 1e-5 * most(&whole)?);
+            for (a, b) in now.slots.iter().zip(&end.slots).filter(|(a, _)| a.elem_count() > 0) {
+                assert!(most(&(a - b)?)? < 1e-5 * most(b)?.max(1e-2));
+            }
+            let cut = loss(&joined, &now)?.backward()?;
+            for var in model.vars().iter().chain(&slots).filter(|v| v.elem_count() > 0) {
+                let (Some(a), Some(b)) = (cut.get(var), grads.get(var)) else {
+                    candle_core::bail!("a variable has no gradient")
+                };
+                assert!(most(&(a - b)?)? < 2e-5 * most(b)?, "{:?}", var.shape());
+            }
+            Ok(())
+        };
+        compare().map_err(train_error)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn agrees_with_the_scalar_reference() -> Result<()> {
+    let plan = everything()?;
+    let weights = Weights::random(&plan, 5);
+    for (dtype, bound) in [(DType::F32, 1e-5), (DType::F64, 1e-6)] {
+        let model = CandleModel::new(&plan, &weights, dtype)?;
+        let mut reference = Reference::<f64>::open(&plan, &weights, Limits { max_rows: 200, max_streams: 1 });
+        let x = samples(1, 130, 2, dtype)?;
+        let numbers = |t: &Tensor| {
+            t.flatten_all().and_then(|t| t.to_dtype(DType::F64)?.to_vec1::<f64>()).map_err(train_error)
+        };
+        let given: Vec<f32> = numbers(&x)?.iter().map(|x| *x as f32).collect();
+        let (y, end) = model.forward(&model.zero_state(1)?, CandleInput::Samples(&x))?;
+        let expected = reference.advance_one(0, 130, Rows::Samples(&given));
+        let error = |found: &[f64], expected: &[f64]| {
+            let scale = expected.iter().fold(1e-3f64, |m, x| m.max(x.abs()));
+            found.iter().zip(expected).fold(0f64, |m, (a, b)| m.max((a - b).abs())) / scale
+        };
+        assert!(error(&numbers(&y)?, &expected) < bound);
+        for (slot, expected) in end.slots.iter().zip(reference.slots(0)) {
+            assert_eq!(slot.elem_count(), expected.len());
+            assert!(error(&numbers(slot)?, expected) < bound);
+        }
+        let saved = end.stream(&plan, 0)?;
+        let again = CandleState::stack(&plan, &[saved], dtype)?;
+        assert_eq!(again.position, 130);
+    }
+    Ok(())
+}
+
+#[test]
+fn tokens_are_looked_up_and_the_table_has_a_gradient() -> Result<()> {
+    let mut b = PlanBuilder::new();
+    let x = b.embed("embedding", 5, 3)?;
+    let table = b.find_param("embedding.weight");
+    let Some(table) = table else { return Err(crate::Error::Train("no table".into())) };
+    let y = b.linear_tied("head", x, table)?;
+    let plan = b.build(y)?;
+    let weights = Weights::random(&plan, 1);
+    let model = CandleModel::new(&plan, &weights, DType::F32)?;
+    let tokens = Tensor::new(&[[4u32, 0, 4, 2]], &Device::Cpu).map_err(train_error)?;
+    let (y, state) = model.forward(&model.zero_state(1)?, CandleInput::Tokens(&tokens))?;
+    assert_eq!((y.dims(), state.position), ([1, 4, 5].as_slice(), 4));
+    let got = y.get(0).and_then(|y| y.get(1)?.to_vec1::<f32>()).map_err(train_error)?;
+    let rows: Vec<&[f32]> = weights.get(table).chunks(3).collect();
+    for (got, row) in got.iter().zip(&rows) {
+        let expected: f32 = row.iter().zip(rows[0]).map(|(a, b)| a * b).sum();
+        assert!((got - expected).abs() < 1e-6);
+    }
+    let grads = y.sqr().and_then(|y| y.sum_all()?.backward()).map_err(train_error)?;
+    assert!(model.gradients(&grads).iter().all(Option::is_some));
+    assert_eq!(model.export()?, weights);
+    assert!(model.forward(&state, CandleInput::Samples(&y)).is_err());
+    Ok(())
+}
+
+#[test]
+fn fixed_coefficients_equal_those_of_the_plan() -> Result<()> {
+    for (complex, rule) in
+        [(false, Rule::Zoh), (false, Rule::Bilinear), (true, Rule::Zoh), (true, Rule::Bilinear)]
+    {
+        let mut b = PlanBuilder::new();
+        let x = b.samples(4);
+        let y = b.invariant_scan("s.", x, 8, complex, rule)?;
+        let plan = b.build(y)?;
+        let weights = Weights::random(&plan, 2);
+        let crate::plan::OpKind::Scan(scan) = plan.ops[0].kind else { continue };
+        let Some(expected) = crate::plan::coefficients(&scan, &weights, 1.0) else { continue };
+        let crate::plan::Dynamics::Invariant { log_dt, c, rule } = scan.dynamics else { continue };
+        let model = CandleModel::new(&plan, &weights, DType::F32)?;
+        let param = |id: crate::plan::ParamId| model.vars()[id.0].as_tensor();
+        let continuous = super::discretise::Continuous {
+            a_log: param(scan.a_log),
+            a_imag: scan.a_imag.map(param),
+            skip: param(scan.skip),
+        };
+        let flat = continuous.invariant(param(log_dt), param(c), rule).and_then(|t| t.to_vec1::<f32>());
+        let flat = flat.map_err(train_error)?;
+        let want: Vec<f32> = [&expected.a, &expected.b, &expected.c].into_iter().flatten().copied().collect();
+        assert_eq!(flat.len(), want.len() + 4);
+        for (got, want) in flat.iter().zip(&want) {
+            assert!((got - want).abs() <= 1e-7 * want.abs(), "{got} {want}");
+        }
+    }
+    Ok(())
+}

@@ -98,9 +98,7 @@ impl ScanOp {
 
     fn backward<T: Real>(&self, given: [&Tensor; 5], s: usize, t: usize) -> Result<[Tensor; 3]> {
         let shape = self.0;
-        let grads = with_all::<T, 5, _>(given, |given| {
-            vectorised(|| passes::backward(shape, t, given))
-        })?;
+        let grads = with_all::<T, 5, _>(given, |given| vectorised(|| passes::backward(shape, t, given)))?;
         let h0_shape = (s, shape.state_rows(), shape.d);
         Ok([
             tensor(grads.rows, (s, t, shape.row_width()))?,

@@ -213,7 +213,8 @@ impl<T: Real> Work<T> {
             self.recompute(shape, block, rows, start);
             let gy = &stream.gy[chunk * CHUNK * d..end * d];
             let grad_rows = &mut grad_rows[chunk * CHUNK * width..end * width];
-            let each = rows.chunks_exact(width).zip(gy.chunks_exact(d)).zip(grad_rows.chunks_exact_mut(width));
+            let each =
+                rows.chunks_exact(width).zip(gy.chunks_exact(d)).zip(grad_rows.chunks_exact_mut(width));
             for (t, ((row, gy), grad_row)) in each.enumerate().rev() {
                 self.back_row(shape, block, t, row, &gy[block.c0..][..block.w], grad_row);
             }

@@ -228,8 +228,7 @@ fn back_complex<T: Real>(seen: &Seen<'_, T>, found: &mut Found<'_, T>) {
                 gc[2 * k + 1] -= two * dot(hi, gy);
             }
             (Mix::Fixed { b, c }, MixGrad::Fixed { b: gb, c: gc }) => {
-                let (br, bi, cr, ci) =
-                    (&b[row.clone()], &b[imag.clone()], &c[row.clone()], &c[imag.clone()]);
+                let (br, bi, cr, ci) = (&b[row.clone()], &b[imag.clone()], &c[row.clone()], &c[imag.clone()]);
                 let ((gbr, gbi), (gcr, gci)) = (gb.split_at_mut(half), gc.split_at_mut(half));
                 let (gbr, gbi) = (&mut gbr[row.clone()], &mut gbi[row.clone()]);
                 let (gcr, gci) = (&mut gcr[row.clone()], &mut gci[row.clone()]);
