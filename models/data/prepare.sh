@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# Fetches the denoiser's corpora by Debian package name and prepares them: 16 kHz mono FLAC in
+# OUT/{train,valid,test,test-multi}/clean and OUT/{train,valid,test}/noise. Sources, split and licences: README.md.
+#
+#   models/data/prepare.sh [OUT]                 # OUT: data/denoise
+#   NOISE_DIR=DIR models/data/prepare.sh [OUT]   # DIR holds 0 A.D.'s ambient, attack, resource: saves a download of 1.4 GB
+#
+# Finished stages are skipped; remove OUT to start again. Needs Debian 12 or a relative, 6 GB of disk while it runs.
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+out=${1:-data/denoise}
+packages=(festvox-ru asterisk-core-sounds-{en,es,fr,it,ru}-g722 fillets-ng-data-cs fillets-ng-data-nl ktuberling-data)
+
+die() { echo "prepare: $*" >&2; exit 2; }
+
+need_tools() {
+    local missing=()
+    command -v ffmpeg >/dev/null || missing+=(ffmpeg)
+    command -v unzip >/dev/null || missing+=(unzip)
+    python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+    [ ${#missing[@]} -eq 0 ] && return
+    local sudo=()
+    [ "$(id -u)" -eq 0 ] || sudo=(sudo)
+    "${sudo[@]}" apt-get update -q
+    "${sudo[@]}" apt-get install -y -q --no-install-recommends "${missing[@]}"
+}
+
+# fetch NAME: the package's file lies in $work/deb when whole.
+fetch() {
+    compgen -G "$work/deb/$1_*.deb" >/dev/null && return
+    local part="$work/part-$1"
+    rm -rf "$part" && mkdir -p "$part" "$work/deb"
+    (cd "$part" && apt-get download -q "$1") || die "cannot download package $1; tried apt-get download, expected a Debian mirror"
+    mv "$part"/*.deb "$work/deb/" && rmdir "$part"
+}
+
+unpack_speech() {
+    [ -e "$work/root/.done" ] && return
+    local p
+    for p in "${packages[@]}"; do
+        fetch "$p"
+        dpkg -x "$work"/deb/"$p"_*.deb "$work/root"
+    done
+    touch "$work/root/.done"
+}
+
+# Sets $noise.
+unpack_noise() {
+    noise=${NOISE_DIR:-$work/noise}
+    if [ -n "${NOISE_DIR:-}" ]; then
+        [ -d "$noise/ambient" ] || die "NOISE_DIR=$NOISE_DIR has no folder ambient"
+        return
+    fi
+    [ -e "$noise/.done" ] && return
+    fetch 0ad-data
+    dpkg-deb --fsys-tarfile "$work"/deb/0ad-data_*.deb |
+        tar -xO --wildcards '*/mods/public/public.zip' >"$work/public.zip"
+    rm -rf "$noise" "$work/zip"
+    unzip -q "$work/public.zip" 'audio/ambient/*' 'audio/attack/*' 'audio/resource/*' -d "$work/zip"
+    mv "$work/zip/audio" "$noise"
+    rm -rf "$work/public.zip" "$work/zip"
+    touch "$noise/.done"
+}
+
+python_env() {
+    venv=${VENV:-$work/venv}
+    [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
+    "$venv/bin/python" -c 'import numpy, scipy, soundfile' 2>/dev/null ||
+        "$venv/bin/pip" install -q --disable-pip-version-check -r "$here/requirements.txt"
+}
+
+mkdir -p "$out"
+out=$(cd "$out" && pwd)
+work="$out/.work"
+mkdir -p "$work"
+if [ ! -e "$out/manifest.tsv" ]; then
+    need_tools
+    unpack_speech
+    unpack_noise
+    python_env
+    "$venv/bin/python" "$here/corpus.py" "$work/root" "$noise" "$out"
+fi
+cat "$out/hours.txt"
