@@ -1,0 +1,136 @@
+//! One step's gradient: examples spread over threads, summed in a fixed order.
+//!
+//! Each group of examples is one graph over one `[S, T, 1]` tensor. The model answers `latency` samples late, so its output
+//! from there on is held against the clean sound's beginning. The loss and its gradient are computed outside of autograd;
+//! the gradient enters as `(y·g).sum_all()`. Sums over groups run in the groups' order: the threads' number changes nothing.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use candle_core::{DType, Device, Tensor};
+
+use super::loss::{Loss, LossParts};
+use super::mix::{Example, Mixer};
+use crate::exec::candle::{CandleInput, CandleModel, train_error};
+use crate::{Error, Result};
+
+/// What a step's examples gave.
+pub struct Gradient {
+    /// The mean loss.
+    pub loss: f64,
+    /// Its terms' means.
+    pub parts: LossParts,
+    /// The gradient of the mean loss, one vector a parameter, in the plan's order.
+    pub grads: Vec<Vec<f32>>,
+}
+
+/// A thread's own things.
+pub struct Worker {
+    /// Makes examples.
+    pub mixer: Mixer,
+    /// Judges outputs.
+    pub loss: Loss,
+}
+
+/// The gradient over examples `first .. first + batch`.
+pub fn gradient(
+    model: &CandleModel,
+    latency: usize,
+    workers: &mut [Worker],
+    first: u64,
+    (batch, group): (usize, usize),
+) -> Result<Gradient> {
+    let groups = batch / group;
+    let next = AtomicUsize::new(0);
+    let done: Mutex<Vec<Option<Result<Gradient>>>> = Mutex::new((0..groups).map(|_| None).collect());
+    std::thread::scope(|scope| {
+        for worker in workers.iter_mut() {
+            scope.spawn(|| {
+                loop {
+                    let i = next.fetch_add(1, Ordering::Relaxed);
+                    if i >= groups {
+                        return;
+                    }
+                    let from = first + (i * group) as u64;
+                    let examples: Vec<_> =
+                        (from..from + group as u64).map(|index| worker.mixer.example(index)).collect();
+                    let result = one_group(model, latency, &mut worker.loss, &examples);
+                    if let Some(place) = done.lock().unwrap_or_else(|e| e.into_inner()).get_mut(i) {
+                        *place = Some(result);
+                    }
+                }
+            });
+        }
+    });
+    let done = done.into_inner().unwrap_or_else(|e| e.into_inner());
+    let missing = || Err(Error::Train("a worker thread stopped early".into()));
+    let mut sum: Option<Gradient> = None;
+    for part in done {
+        let part = part.unwrap_or_else(missing)?;
+        match &mut sum {
+            None => sum = Some(part),
+            Some(sum) => add(sum, &part),
+        }
+    }
+    let mut sum = sum.ok_or_else(|| Error::Train("an empty batch".into()))?;
+    let share = 1.0 / batch as f32;
+    sum.grads.iter_mut().flatten().for_each(|g| *g *= share);
+    sum.loss /= batch as f64;
+    each_part(&mut sum.parts, &LossParts::default(), |a, _| a / batch as f64);
+    Ok(sum)
+}
+
+fn add(sum: &mut Gradient, part: &Gradient) {
+    sum.loss += part.loss;
+    each_part(&mut sum.parts, &part.parts, |a, b| a + b);
+    for (sum, part) in sum.grads.iter_mut().zip(&part.grads) {
+        sum.iter_mut().zip(part).for_each(|(a, b)| *a += b);
+    }
+}
+
+fn each_part(a: &mut LossParts, b: &LossParts, f: impl Fn(f64, f64) -> f64) {
+    let pairs = [
+        (&mut a.l1, b.l1),
+        (&mut a.si_sdr, b.si_sdr),
+        (&mut a.convergence, b.convergence),
+        (&mut a.log_magnitude, b.log_magnitude),
+        (&mut a.compressed_magnitude, b.compressed_magnitude),
+        (&mut a.compressed_complex, b.compressed_complex),
+    ];
+    pairs.into_iter().for_each(|(a, b)| *a = f(*a, b));
+}
+
+/// The summed loss and gradient of one graph.
+fn one_group(model: &CandleModel, latency: usize, loss: &mut Loss, examples: &[Example]) -> Result<Gradient> {
+    let len = examples.first().map_or(0, |e| e.noisy.len());
+    if len <= latency {
+        let expected = format!("examples longer than the model's latency of {latency} samples");
+        return Err(Error::input("recipe [mix]", expected, format!("{len} samples")));
+    }
+    let noisy: Vec<f32> = examples.iter().flat_map(|e| e.noisy.iter().copied()).collect();
+    let shape = (examples.len(), len, 1);
+    let input = Tensor::from_vec(noisy, shape, &Device::Cpu).map_err(train_error)?;
+    let (y, _) = model.forward(&model.zero_state(examples.len())?, CandleInput::Samples(&input))?;
+    let estimates = y.flatten_all().and_then(|y| y.to_vec1::<f32>()).map_err(train_error)?;
+    let mut seed = vec![0.0; estimates.len()];
+    let (mut total, mut parts) = (0.0, LossParts::default());
+    for ((estimate, seed), example) in estimates.chunks(len).zip(seed.chunks_mut(len)).zip(examples) {
+        let values =
+            loss.value_and_grad(&estimate[latency..], &example.clean[..len - latency], &mut seed[latency..])?;
+        total += values.total;
+        each_part(&mut parts, &values.parts, |a, b| a + b);
+    }
+    let backward = || {
+        let seed = Tensor::from_vec(seed, shape, &Device::Cpu)?;
+        (y * seed)?.sum_all()?.backward()
+    };
+    let store = backward().map_err(train_error)?;
+    let flat = |(g, var): (Option<Tensor>, &candle_core::Var)| match g {
+        Some(g) => {
+            g.to_dtype(DType::F32).and_then(|g| g.flatten_all()?.to_vec1::<f32>()).map_err(train_error)
+        }
+        None => Ok(vec![0.0; var.elem_count()]),
+    };
+    let grads = model.gradients(&store).into_iter().zip(model.vars()).map(flat).collect::<Result<_>>()?;
+    Ok(Gradient { loss: total, parts, grads })
+}

@@ -1,0 +1,144 @@
+//! A training run as a TOML file: data, model, loss, schedule, seed.
+//!
+//! Paths are relative to the folder that the run is started in. Unknown keys are refused, so that a misspelt one cannot
+//! silently leave a default in place.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::adamw::AdamWSpec;
+use super::loss::LossSpec;
+use super::mix::MixSpec;
+use super::schedule::Schedule;
+use crate::model::Config;
+use crate::{Error, Result};
+
+/// A whole recipe.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// The model's name, and its files' stem.
+    pub name: String,
+    /// Draws the first weights and every example.
+    pub seed: u64,
+    /// For the model's card: what the data is.
+    #[serde(default)]
+    pub about: About,
+    /// The model.
+    pub model: Config,
+    /// Folders of clips.
+    pub data: Data,
+    /// How examples are made of them.
+    #[serde(default)]
+    pub mix: MixSpec,
+    /// What is minimised.
+    pub loss: LossSpec,
+    /// The optimiser.
+    #[serde(default)]
+    pub optimiser: AdamWSpec,
+    /// The learning rate's course.
+    pub schedule: Schedule,
+    /// Batches, checkpoints, validation.
+    #[serde(default)]
+    pub run: RunSpec,
+}
+
+/// Words for the model's card.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct About {
+    /// The data and its sources.
+    pub data: String,
+    /// The licence of the weights, and why.
+    pub licence: String,
+}
+
+/// Where clips lie.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Data {
+    /// Clean sound to train on.
+    pub clean: Vec<PathBuf>,
+    /// Noise to train on.
+    pub noise: Vec<PathBuf>,
+    /// Clean sound to validate on.
+    pub valid_clean: Vec<PathBuf>,
+    /// Noise to validate on.
+    pub valid_noise: Vec<PathBuf>,
+}
+
+/// How a run proceeds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RunSpec {
+    /// Examples a step.
+    pub batch: usize,
+    /// Examples that share one graph; the gradient's sum runs over these groups in order, whatever the threads.
+    pub group: usize,
+    /// Steps from one validation to the next.
+    pub valid_every: u64,
+    /// Examples of a validation.
+    pub valid_examples: usize,
+    /// Minutes from one checkpoint to the next.
+    pub checkpoint_minutes: f64,
+    /// The rate of S4D's A and Δ, and of Mamba's A, as a share of the schedule's.
+    pub dynamics_rate: f32,
+}
+
+impl Default for RunSpec {
+    fn default() -> Self {
+        Self {
+            batch: 16,
+            group: 1,
+            valid_every: 250,
+            valid_examples: 32,
+            checkpoint_minutes: 3.0,
+            dynamics_rate: 1.0,
+        }
+    }
+}
+
+impl Recipe {
+    /// Reads and checks a recipe.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
+        Self::parse(&text, &path.display().to_string())
+    }
+
+    /// A recipe from its text; `name` is for messages.
+    pub fn parse(text: &str, name: &str) -> Result<Self> {
+        let wrong = |e: toml::de::Error| {
+            let at = e.span().map_or(0, |s| text.get(..s.start).map_or(0, |t| t.matches('\n').count() + 1));
+            Error::input(
+                format!("recipe {name}, line {at}"),
+                "a recipe as in models/denoise.toml",
+                e.message().replace('\n', " "),
+            )
+        };
+        let recipe: Self = toml::from_str(text).map_err(wrong)?;
+        recipe.check()?;
+        Ok(recipe)
+    }
+
+    fn check(&self) -> Result<()> {
+        self.model.validate()?;
+        self.schedule.check()?;
+        let run = &self.run;
+        let fine = run.batch > 0
+            && run.group > 0
+            && run.batch.is_multiple_of(run.group)
+            && run.valid_every > 0
+            && run.checkpoint_minutes > 0.0
+            && run.dynamics_rate.is_finite()
+            && run.dynamics_rate >= 0.0;
+        let expected =
+            "batch and group above 0, group a divisor of batch, valid_every and checkpoint_minutes above 0";
+        if fine { Ok(()) } else { Err(Error::input("recipe [run]", expected, format!("{run:?}"))) }
+    }
+
+    /// The recipe as text, for the model's card.
+    pub fn to_text(&self) -> String {
+        toml::to_string(self).unwrap_or_default()
+    }
+}

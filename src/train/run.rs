@@ -1,0 +1,345 @@
+//! A training run from its recipe to a model file: steps, validations, checkpoints, the log.
+//!
+//! ```text
+//! corpus ─► examples ─► candle on the plan ─► loss ─► gradient ─► AdamW ─► weights, their moving average ─► model file
+//! ```
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use candle_core::DType;
+use serde::Serialize;
+
+use super::adamw::{AdamW, Group, StepReport};
+use super::batch::{Worker, gradient};
+use super::checkpoint::{self, Progress};
+use super::corpus::{Corpus, Source};
+use super::loss::{Loss, LossParts};
+use super::mix::{Example, MixSpec, Mixer};
+use super::recipe::Recipe;
+use super::validate::{Validation, validate};
+use crate::audio::{SampleRate, read_path, resample};
+use crate::exec::candle::CandleModel;
+use crate::exec::cpu::Cpu;
+use crate::exec::{Limits, settle};
+use crate::model::{Card, Model};
+use crate::plan::{OpKind, Plan, Weights};
+use crate::{Error, Result};
+
+/// Validation draws its examples apart from training.
+const VALID_SEED: u64 = 0x0076_616c_6964;
+
+/// How a run is started.
+pub struct RunOptions<'a> {
+    /// Where checkpoint, log and model go.
+    pub out: PathBuf,
+    /// Continue from the checkpoint there, if there is one.
+    pub resume: bool,
+    /// Stop, with a checkpoint, after so many minutes.
+    pub minutes: Option<f64>,
+    /// Threads; all cores without it.
+    pub threads: Option<usize>,
+    /// The commit of this program, for the card.
+    pub commit: String,
+    /// When set from elsewhere, the run stops after the step with a checkpoint.
+    pub stop: Arc<AtomicBool>,
+    /// Told what happens.
+    pub observe: &'a mut dyn FnMut(&Event),
+}
+
+/// What happens in a run; also a line of its log.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum Event {
+    /// The data is loaded.
+    Data {
+        /// Seconds of clean sound.
+        clean_seconds: f64,
+        /// Seconds of noise.
+        noise_seconds: f64,
+        /// Hashes of both.
+        hashes: [String; 2],
+        /// Parameters of the model.
+        parameters: usize,
+    },
+    /// A step is done.
+    Step {
+        /// Its number, from 0.
+        step: u64,
+        /// Steps in all.
+        steps: u64,
+        /// The mean loss.
+        loss: f64,
+        /// Its terms.
+        parts: LossParts,
+        /// The learning rate.
+        rate: f32,
+        /// The optimiser's report.
+        report: StepReport,
+        /// Seconds of sound learned from, per second.
+        speed: f64,
+        /// Seconds spent in all sittings.
+        seconds: f64,
+    },
+    /// A validation is done.
+    Valid {
+        /// After so many steps.
+        step: u64,
+        /// Of the moving average of the weights.
+        figures: Validation,
+    },
+    /// A checkpoint is written.
+    Saved {
+        /// After so many steps.
+        step: u64,
+    },
+}
+
+/// The file names of a run.
+pub struct Files {
+    /// The checkpoint.
+    pub checkpoint: PathBuf,
+    /// The log, JSON lines.
+    pub log: PathBuf,
+    /// The model.
+    pub model: PathBuf,
+}
+
+impl Files {
+    /// The files of a recipe's run in a folder.
+    pub fn of(recipe: &Recipe, out: &Path) -> Self {
+        let file = |end: &str| out.join(format!("{}{end}", recipe.name));
+        Self {
+            checkpoint: file(".checkpoint.safetensors"),
+            log: file(".log.jsonl"),
+            model: file(".safetensors"),
+        }
+    }
+}
+
+/// Trains as the recipe says; returns the model of the averaged weights, which is also written to the run's folder.
+pub fn train(recipe: &Recipe, options: &mut RunOptions<'_>) -> Result<Model> {
+    std::fs::create_dir_all(&options.out).map_err(|e| Error::io("create", &options.out, e))?;
+    let mut run = Run::open(recipe, options)?;
+    let begun = Instant::now();
+    let mut saved = Instant::now();
+    while run.progress.step < recipe.schedule.steps {
+        let late = options.minutes.is_some_and(|m| begun.elapsed().as_secs_f64() > m * 60.0);
+        if late || options.stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let event = run.step()?;
+        run.tell(options, &event)?;
+        if run.progress.step.is_multiple_of(recipe.run.valid_every) {
+            let event = Event::Valid { step: run.progress.step, figures: run.validate()? };
+            run.tell(options, &event)?;
+        }
+        if saved.elapsed().as_secs_f64() > recipe.run.checkpoint_minutes * 60.0 {
+            run.save(options)?;
+            saved = Instant::now();
+        }
+    }
+    run.save(options)?;
+    let figures = run.validate()?;
+    run.tell(options, &Event::Valid { step: run.progress.step, figures })?;
+    let model = run.model(options, figures)?;
+    model.save(&run.files.model)?;
+    Ok(model)
+}
+
+struct Run<'a> {
+    recipe: &'a Recipe,
+    plan: Plan,
+    latency: usize,
+    files: Files,
+    workers: Vec<Worker>,
+    losses: Vec<Loss>,
+    examples: Vec<Example>,
+    model: CandleModel,
+    weights: Weights,
+    optimiser: AdamW,
+    progress: Progress,
+}
+
+impl<'a> Run<'a> {
+    fn open(recipe: &'a Recipe, options: &mut RunOptions<'_>) -> Result<Self> {
+        let plan = recipe.model.plan()?;
+        let rate = recipe
+            .model
+            .rate()
+            .ok_or_else(|| Error::input("recipe [model]", "a model of sound", "one of text"))?;
+        if recipe.model.channels() != Some(1) {
+            return Err(Error::input("recipe [model]", "a filter of one channel", recipe.model.kind()));
+        }
+        let threads = options
+            .threads
+            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()))
+            .max(1);
+        let read = |path: &Path| read_mono(path, rate);
+        let corpus = |dirs: &[PathBuf], source| Ok::<_, Error>(Arc::new(Corpus::open(dirs, source, &read)?));
+        let (clean, noise) =
+            (corpus(&recipe.data.clean, Source::Prefix)?, corpus(&recipe.data.noise, Source::Folder)?);
+        let seconds = |c: &Corpus| c.samples() as f64 / f64::from(rate);
+        let event = Event::Data {
+            clean_seconds: seconds(&clean),
+            noise_seconds: seconds(&noise),
+            hashes: [clean.hash(), noise.hash()],
+            parameters: plan.param_count(),
+        };
+        let mixer = Mixer::new(&recipe.mix, rate, recipe.seed, clean, Some(noise))?;
+        let loss = || Loss::new(&recipe.loss);
+        let worker = |_| Ok(Worker { mixer: mixer.clone(), loss: loss()? });
+        let workers = (0..threads).map(worker).collect::<Result<Vec<_>>>()?;
+        let losses = (0..threads).map(|_| loss()).collect::<Result<Vec<_>>>()?;
+        let (clean, noise) = (
+            corpus(&recipe.data.valid_clean, Source::Prefix)?,
+            corpus(&recipe.data.valid_noise, Source::Folder)?,
+        );
+        let spec = MixSpec { seconds: 4.0, snr_db: [-5.0, 20.0], ..MixSpec::plain() };
+        let mut mixer = Mixer::new(&spec, rate, VALID_SEED, clean, Some(noise))?;
+        let examples = (0..recipe.run.valid_examples as u64).map(|i| mixer.example(i)).collect();
+        let mut weights = Weights::random(&plan, recipe.seed);
+        let mut optimiser = AdamW::new(&recipe.optimiser, groups(&plan, &weights, recipe.run.dynamics_rate))?;
+        let files = Files::of(recipe, &options.out);
+        let fresh = Progress { step: 0, optimiser_steps: 0, recipe: recipe.to_text(), seconds: 0.0 };
+        let progress = if options.resume && files.checkpoint.exists() {
+            checkpoint::load(&files.checkpoint, &plan, &mut weights, &mut optimiser)?
+        } else {
+            let _ = std::fs::remove_file(&files.log);
+            fresh
+        };
+        let model = CandleModel::new(&plan, &weights, DType::F32)?;
+        let latency = recipe.model.latency();
+        let run = Self {
+            recipe,
+            plan,
+            latency,
+            files,
+            workers,
+            losses,
+            examples,
+            model,
+            weights,
+            optimiser,
+            progress,
+        };
+        run.tell(options, &event)?;
+        Ok(run)
+    }
+
+    fn step(&mut self) -> Result<Event> {
+        let start = Instant::now();
+        let (run, step) = (&self.recipe.run, self.progress.step);
+        let first = step * run.batch as u64;
+        let got = gradient(&self.model, self.latency, &mut self.workers, first, (run.batch, run.group))?;
+        let rate = self.recipe.schedule.at(step);
+        let report = {
+            let mut weights: Vec<&mut [f32]> =
+                self.weights.tensors_mut().iter_mut().map(Vec::as_mut_slice).collect();
+            let grads: Vec<&[f32]> = got.grads.iter().map(Vec::as_slice).collect();
+            self.optimiser.step(rate, &mut weights, &grads)?
+        };
+        self.model.load(&self.weights)?;
+        self.progress.step += 1;
+        self.progress.optimiser_steps = self.optimiser.steps();
+        let spent = start.elapsed().as_secs_f64();
+        self.progress.seconds += spent;
+        Ok(Event::Step {
+            step,
+            steps: self.recipe.schedule.steps,
+            loss: got.loss,
+            parts: got.parts,
+            rate,
+            report,
+            speed: run.batch as f64 * f64::from(self.recipe.mix.seconds) / spent,
+            seconds: self.progress.seconds,
+        })
+    }
+
+    /// The weights' moving average.
+    fn averaged(&self) -> Result<Weights> {
+        Weights::new(&self.plan, self.optimiser.groups().iter().map(|g| g.ema().to_vec()).collect())
+    }
+
+    fn validate(&mut self) -> Result<Validation> {
+        validate(&self.plan, &self.averaged()?, self.latency, &self.examples, &mut self.losses)
+    }
+
+    fn save(&self, options: &mut RunOptions<'_>) -> Result<()> {
+        checkpoint::save(&self.files.checkpoint, &self.plan, &self.weights, &self.optimiser, &self.progress)?;
+        self.tell(options, &Event::Saved { step: self.progress.step })
+    }
+
+    fn model(&self, options: &RunOptions<'_>, figures: Validation) -> Result<Model> {
+        let weights = self.averaged()?;
+        let rate = self.recipe.model.rate().unwrap_or(1) as usize;
+        let mut cpu = Cpu::open(&self.plan, &weights, Limits { max_rows: 4096, max_streams: 1 });
+        let settled = settle(&mut cpu, rate, 60)?;
+        let figures = [
+            ("steps", self.progress.step as f64),
+            ("hours", self.progress.seconds / 3600.0),
+            ("valid_loss", figures.loss),
+            ("valid_si_sdr_db", figures.si_sdr),
+            ("valid_noisy_si_sdr_db", figures.noisy_si_sdr),
+        ];
+        let card = Card {
+            name: self.recipe.name.clone(),
+            recipe: self.recipe.to_text(),
+            data: self.recipe.about.data.clone(),
+            licence: self.recipe.about.licence.clone(),
+            seed: self.recipe.seed,
+            commit: options.commit.clone(),
+            figures: figures.map(|(name, value)| (name.to_string(), value)).into(),
+        };
+        let mut model = Model::new(self.recipe.model.clone(), weights, card)?;
+        model.settled = Some(settled.slots);
+        Ok(model)
+    }
+
+    /// Passes an event on and adds it to the log.
+    fn tell(&self, options: &mut RunOptions<'_>, event: &Event) -> Result<()> {
+        use std::io::Write;
+        (options.observe)(event);
+        let line = serde_json::to_string(event).map_err(|e| Error::Train(e.to_string()))?;
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.files.log);
+        log.and_then(|mut log| writeln!(log, "{line}")).map_err(|e| Error::io("write", &self.files.log, e))
+    }
+}
+
+/// One optimiser group a parameter: decay as the plan says, the dynamics (A, Δ) at their own rate.
+fn groups(plan: &Plan, weights: &Weights, dynamics_rate: f32) -> Vec<Group> {
+    let dynamics: Vec<_> = plan
+        .ops
+        .iter()
+        .filter_map(|op| match &op.kind {
+            OpKind::Scan(scan) => {
+                let step = match scan.dynamics {
+                    crate::plan::Dynamics::Invariant { log_dt, .. } => Some(log_dt),
+                    crate::plan::Dynamics::Selective => None,
+                };
+                Some([Some(scan.a_log), scan.a_imag, step])
+            }
+            _ => None,
+        })
+        .flatten()
+        .flatten()
+        .collect();
+    let group = |(i, (param, values)): (usize, (&crate::plan::Param, &Vec<f32>))| {
+        let group = Group::new(&param.name, values);
+        let group = if param.decay { group } else { group.no_decay() };
+        if dynamics.iter().any(|id| id.0 == i) { group.rate(dynamics_rate) } else { group }
+    };
+    plan.params.iter().zip(weights.tensors()).enumerate().map(group).collect()
+}
+
+/// The first channel of a file at `rate`.
+fn read_mono(path: &Path, rate: u32) -> Result<Vec<f32>> {
+    let sound = resample(&read_path(path)?, SampleRate::new(rate)?)?;
+    sound
+        .into_channels()
+        .into_iter()
+        .next()
+        .ok_or_else(|| Error::input(path.display().to_string(), "sound", "none"))
+}
