@@ -199,12 +199,10 @@ fn colour(t: f32) -> [u8; 3] {
 fn colour_scale(area: &Area<'_>) -> Result<()> {
     let (low, high) = (f64::from(LEVELS[0]), f64::from(LEVELS[1]));
     let mut chart = ChartBuilder::on(area)
-        .caption("dBFS", text(16))
-        .margin_top(14)
+        .margin_top(36)
         .margin_bottom(56)
-        .margin_right(10)
-        .right_y_label_area_size(52)
         .margin_left(10)
+        .right_y_label_area_size(66)
         .build_cartesian_2d(0.0..1.0, low..high)
         .map_err(wrong)?;
     let bars = (0..200).map(|i| {
@@ -216,7 +214,8 @@ fn colour_scale(area: &Area<'_>) -> Result<()> {
     chart.draw_series(bars).map_err(wrong)?;
     let mesh = &mut chart.configure_mesh();
     let mesh = mesh.disable_mesh().disable_x_axis().y_labels(6).label_style(text(14)).axis_style(INK);
-    mesh.y_label_formatter(&|y| format!("{y:.0}")).draw().map_err(wrong)
+    let level = |y: &f64| if *y < high { format!(" {y:.0}") } else { format!(" {y:.0} dBFS") };
+    mesh.y_label_formatter(&level).draw().map_err(wrong)
 }
 
 /// Axes, their names and, if `grid`, faint lines.

@@ -118,15 +118,16 @@ impl Colour {
 
     /// Fills `out`; the level is not defined.
     ///
-    /// Pink is a sum of first-order filters of white noise with poles an octave and a half apart, each of a level that
-    /// falls with the root of its frequency; brown is one such filter.
+    /// Pink is a sum of first-order low-passes of one white noise, their corners an octave and a half apart and each
+    /// with the gain 1/√corner: at any frequency the corners near it weigh most, so the power falls as 1/f. Brown is
+    /// one such filter.
     pub fn fill(self, dice: &mut Dice, rate: f32, out: &mut [f32]) {
         let poles: &[f32] = match self {
             Self::White => &[],
             Self::Pink => &[10.0, 28.0, 80.0, 226.0, 640.0, 1810.0, 5120.0, 14480.0],
             Self::Brown => &[20.0],
         };
-        // (pole, input gain, state): a band of corner f has power 1/f below f, so the sum falls as 1/f.
+        // (pole, input gain, state)
         let mut bands: Vec<(f32, f32, f32)> = poles
             .iter()
             .filter(|hz| **hz < 0.5 * rate)
@@ -139,7 +140,6 @@ impl Colour {
             let white = dice.normal();
             *out = if bands.is_empty() { white } else { 0.0 };
             for (pole, gain, state) in &mut bands {
-                // One white source for every band would let neighbours interfere; the phases differ enough at −3 dB.
                 *state = *pole * *state + *gain * white;
                 *out += *state;
             }
