@@ -1,7 +1,7 @@
 //! The elementary functions of the training kernels, written so that plain loops over slices vectorise.
 //!
 //! `f32` has polynomials without branches (relative error ≤ 2·10⁻⁷: Cephes' expf, sinf, cosf, tanhf; Abramowitz & Stegun
-//! 7.1.26 for erf, absolute 2·10⁻⁷); `f64`, used in gradient checks, has the standard library's functions. Everything here
+//! 7.1.26 for erf, absolute 5·10⁻⁷); `f64`, used in gradient checks, has the standard library's functions. Everything here
 //! is `inline(always)`: [`vectorised`] compiles it once for each instruction set.
 
 use candle_core::WithDType;
@@ -244,7 +244,7 @@ mod tests {
         assert!(worst(-50.0, 50.0, |x| Real::sin_cos(x).1, f64::cos, 0.1) < 2e-6);
         assert!(worst(-20.0, 20.0, Real::tanh, f64::tanh, 0.0) < 4e-7);
         assert!(worst(0.0, 1.0, Real::ln_1p, f64::ln_1p, 0.0) < 3e-7);
-        assert!(worst(-5.0, 5.0, Real::erf, candle_core::cpu::erf::erf_f64, 1.0) < 4e-7);
+        assert!(worst(-5.0, 5.0, Real::erf, candle_core::cpu::erf::erf_f64, 1.0) < 6e-7);
         assert!(
             worst(-30.0, 30.0, Real::softplus, |x| if x > 20.0 { x } else { x.exp().ln_1p() }, 0.0) < 4e-7
         );
