@@ -190,38 +190,35 @@ impl Real for f64 {
 /// The sum of a slice in 16 partial sums, so that it vectorises.
 #[inline(always)]
 pub(super) fn sum<T: Real>(x: &[T]) -> T {
+    let (chunks, rest) = x.as_chunks::<16>();
     let mut lanes = [T::zero(); 16];
-    let chunks = x.chunks_exact(16);
-    let mut total = chunks.remainder().iter().fold(T::zero(), |s, v| s + *v);
     for chunk in chunks {
-        for (lane, v) in lanes.iter_mut().zip(chunk) {
-            *lane += *v;
+        for i in 0..16 {
+            lanes[i] += chunk[i];
         }
     }
-    for width in [8, 4, 2, 1] {
-        let (low, high) = lanes.split_at_mut(width);
-        for (a, b) in low.iter_mut().zip(high) {
-            *a += *b;
-        }
-    }
-    total += lanes[0];
-    total
+    rest.iter().fold(total(lanes), |s, v| s + *v)
 }
 
 /// The sum of products of two slices in 16 partial sums.
 #[inline(always)]
 pub(super) fn dot<T: Real>(x: &[T], y: &[T]) -> T {
+    let ((xs, x_rest), (ys, y_rest)) = (x.as_chunks::<16>(), y.as_chunks::<16>());
     let mut lanes = [T::zero(); 16];
-    let (xs, ys) = (x.chunks_exact(16), y.chunks_exact(16));
-    let rest = xs.remainder().iter().zip(ys.remainder());
-    let mut total = rest.fold(T::zero(), |s, (a, b)| s + *a * *b);
-    for (a, b) in xs.zip(ys) {
-        for (lane, (a, b)) in lanes.iter_mut().zip(a.iter().zip(b)) {
-            *lane += *a * *b;
+    for (a, b) in xs.iter().zip(ys) {
+        for i in 0..16 {
+            lanes[i] += a[i] * b[i];
         }
     }
-    total += sum(&lanes);
-    total
+    x_rest.iter().zip(y_rest).fold(total(lanes), |s, (a, b)| s + *a * *b)
+}
+
+/// The sum of 16 lanes, halving.
+#[inline(always)]
+fn total<T: Real>(lanes: [T; 16]) -> T {
+    let eight: [T; 8] = std::array::from_fn(|i| lanes[i] + lanes[i + 8]);
+    let four: [T; 4] = std::array::from_fn(|i| eight[i] + eight[i + 4]);
+    (four[0] + four[2]) + (four[1] + four[3])
 }
 
 #[cfg(test)]
