@@ -76,7 +76,7 @@ impl Real for f32 {
         let k = shifted - ROUND;
         let r = (x - k * 0.693_359_4) - k * -2.121_944_4e-4;
         let mut p = 1.987_569_1e-4_f32;
-        for c in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1] {
+        for c in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1] {
             p = p * r + c;
         }
         let scale = f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
@@ -102,7 +102,7 @@ impl Real for f32 {
     fn tanh(self) -> Self {
         let z = self * self;
         let mut p = -5.704_988_7e-3_f32;
-        for c in [2.063_908_9e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1] {
+        for c in [2.063_908_9e-2, -5.373_971_6e-2, 1.333_144_2e-1, -0.333_332_8] {
             p = p * z + c;
         }
         let small = p * z * self + self;

@@ -45,6 +45,7 @@ fn timings() -> Result<()> {
                 let per_row = if complex { 2 * n } else { n };
                 let (u, dt) = (b.columns(x, 0, d)?, b.columns(x, d, d)?);
                 let (p, q) = (b.columns(x, 2 * d, per_row)?, b.columns(x, 2 * d + per_row, per_row)?);
+                let dt = b.activate("dt", dt, Act::Softplus)?;
                 b.selective_scan("s.", [u, dt, p, q], n, complex)
             })
         };

@@ -26,14 +26,14 @@ pub(super) enum MixGrad<'a, T> {
     Fixed { b: &'a mut [T], c: &'a mut [T] },
 }
 
-/// e = exp(Δ·A), complex A as N real rows, then N imaginary rows.
+/// e = exp(Δ·A), 0 where too small to carry anything; complex A as N real rows, then N imaginary rows.
 #[inline(always)]
 pub(super) fn decay<T: Real>(complex: bool, dt: &[T], a: &[T], e: &mut [T]) {
     let w = dt.len();
     if !complex {
         for (a, e) in a.chunks_exact(w).zip(e.chunks_exact_mut(w)) {
             for ((e, a), dt) in e.iter_mut().zip(a).zip(dt) {
-                *e = (*dt * *a).exp();
+                *e = (*dt * *a).exp().flush();
             }
         }
         return;
@@ -43,7 +43,7 @@ pub(super) fn decay<T: Real>(complex: bool, dt: &[T], a: &[T], e: &mut [T]) {
     let parts = a[..half].chunks_exact(w).zip(a[half..].chunks_exact(w));
     for ((ar, ai), (er, ei)) in parts.zip(er.chunks_exact_mut(w).zip(ei.chunks_exact_mut(w))) {
         for i in 0..w {
-            let (size, (sin, cos)) = ((dt[i] * ar[i]).exp(), (dt[i] * ai[i]).sin_cos());
+            let (size, (sin, cos)) = ((dt[i] * ar[i]).exp().flush(), (dt[i] * ai[i]).sin_cos());
             (er[i], ei[i]) = (size * cos, size * sin);
         }
     }
@@ -259,7 +259,7 @@ fn sub_product<T: Real>(y: &mut [T], a: &[T], b: &[T]) {
 #[inline(always)]
 fn pass<T: Real>(gh: &mut [T], ge: &mut [T], g: &[T], e: &[T], before: &[T]) {
     for ((gh, ge), (g, (e, before))) in gh.iter_mut().zip(ge).zip(g.iter().zip(e.iter().zip(before))) {
-        *ge = *g * *before;
+        *ge = (*g * *before).flush();
         *gh = (*g * *e).flush();
     }
 }
