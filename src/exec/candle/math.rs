@@ -102,7 +102,7 @@ impl Real for f32 {
     fn tanh(self) -> Self {
         let z = self * self;
         let mut p = -5.704_988_7e-3_f32;
-        for c in [2.063_908_9e-2, -5.373_971_6e-2, 1.333_144_2e-1, -0.333_332_8] {
+        for c in [2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -0.333_332_78] {
             p = p * z + c;
         }
         let small = p * z * self + self;
