@@ -10,7 +10,7 @@
 //! | h₀ | `[S, R, d]` | `[S, R, d]` |
 //!
 //! R is N for real A; for complex A 2N: N real rows, then N imaginary rows. The result is `[S, T·d + R·d + K·R·d]`: y, the
-//! final state and the states before every chunk of [`CHUNK`] rows but the first. Backward recomputes h inside a chunk from
+//! final state and the states before every chunk of 64 rows but the first. Backward recomputes h inside a chunk from
 //! these, so no `[S, T, R, d]` tensor is ever stored; it gives the gradients of rows, params and h₀ from those of y and of
 //! the final state.
 
