@@ -92,7 +92,9 @@ impl Activate {
             return y;
         }
         let mut y = vec![T::zero(); x.len()];
-        by_act!(self.0, T, f => y.iter_mut().zip(x).for_each(|(y, x)| *y = f(*x).0));
+        by_act!(self.0, T, f => for (y, x) in y.iter_mut().zip(x) {
+            *y = f(*x).0;
+        });
         y
     }
 
@@ -111,7 +113,9 @@ impl Activate {
             }
             return gx;
         }
-        by_act!(self.0, T, f => gx.iter_mut().zip(x).zip(g).for_each(|((gx, x), g)| *gx = *g * f(*x).1));
+        by_act!(self.0, T, f => for ((gx, x), g) in gx.iter_mut().zip(x).zip(g) {
+            *gx = *g * f(*x).1;
+        });
         gx
     }
 }
@@ -129,7 +133,7 @@ impl CustomOp1 for Activate {
         }
         let y = by_dtype!(x.dtype(), T => {
             let x = slice::<T>(x, layout)?;
-            T::storage(vectorised(|| self.forward::<T>(x, width)))
+            T::storage(vectorised(#[inline(always)] || self.forward::<T>(x, width)))
         });
         Ok((y, dims.into()))
     }
@@ -138,7 +142,7 @@ impl CustomOp1 for Activate {
         let width = x.dims().last().copied().unwrap_or(1);
         let back = |x: &Tensor, g: &Tensor| {
             by_dtype!(x.dtype(), T => {
-                let gx = with_all::<T, 2, _>([x, g], |[x, g]| vectorised(|| self.backward::<T>(x, g, width)))?;
+                let gx = with_all::<T, 2, _>([x, g], |[x, g]| vectorised(#[inline(always)] || self.backward::<T>(x, g, width)))?;
                 tensor(gx, x.shape())
             })
         };
@@ -152,7 +156,9 @@ impl Gate {
     #[inline(always)]
     fn forward<T: Real>(&self, x: &[T], z: &[T]) -> Vec<T> {
         let mut y = vec![T::zero(); x.len()];
-        by_act!(self.0, T, f => y.iter_mut().zip(x).zip(z).for_each(|((y, x), z)| *y = *x * f(*z).0));
+        by_act!(self.0, T, f => for ((y, x), z) in y.iter_mut().zip(x).zip(z) {
+            *y = *x * f(*z).0;
+        });
         y
     }
 
@@ -184,7 +190,7 @@ impl CustomOp2 for Gate {
     ) -> Result<(CpuStorage, Shape)> {
         let y = by_dtype!(x.dtype(), T => {
             let (x, z) = (slice::<T>(x, x_layout)?, slice::<T>(z, z_layout)?);
-            T::storage(vectorised(|| self.forward::<T>(x, z)))
+            T::storage(vectorised(#[inline(always)] || self.forward::<T>(x, z)))
         });
         Ok((y, x_layout.shape().clone()))
     }
@@ -198,7 +204,7 @@ impl CustomOp2 for Gate {
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         by_dtype!(x.dtype(), T => {
             let (gx, gz) =
-                with_all::<T, 3, _>([x, z, g], |[x, z, g]| vectorised(|| self.backward::<T>(x, z, g)))?;
+                with_all::<T, 3, _>([x, z, g], |[x, z, g]| vectorised(#[inline(always)] || self.backward::<T>(x, z, g)))?;
             Ok((Some(tensor(gx, x.shape())?), Some(tensor(gz, z.shape())?)))
         })
     }
@@ -251,7 +257,7 @@ impl CustomOp2 for Film {
         let d = x_layout.dims().last().copied().unwrap_or(1);
         let y = by_dtype!(x.dtype(), T => {
             let (x, st) = (slice::<T>(x, x_layout)?, slice::<T>(st, st_layout)?);
-            T::storage(vectorised(|| Self::forward::<T>(x, st, d)))
+            T::storage(vectorised(#[inline(always)] || Self::forward::<T>(x, st, d)))
         });
         Ok((y, x_layout.shape().clone()))
     }
@@ -266,7 +272,7 @@ impl CustomOp2 for Film {
         let d = x.dims().last().copied().unwrap_or(1);
         by_dtype!(x.dtype(), T => {
             let (gx, gst) =
-                with_all::<T, 3, _>([x, st, g], |[x, st, g]| vectorised(|| Self::backward::<T>(x, st, g, d)))?;
+                with_all::<T, 3, _>([x, st, g], |[x, st, g]| vectorised(#[inline(always)] || Self::backward::<T>(x, st, g, d)))?;
             Ok((Some(tensor(gx, x.shape())?), Some(tensor(gst, st.shape())?)))
         })
     }

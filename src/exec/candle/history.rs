@@ -124,7 +124,7 @@ impl CustomOp3 for Conv {
         let (s, shape) = ConvShape::new(el.shape(), wl.shape())?;
         let y = by_dtype!(ext.dtype(), T => {
             let (ext, weight, bias) = (slice::<T>(ext, el)?, slice::<T>(weight, wl)?, slice::<T>(bias, bl)?);
-            T::storage(vectorised(|| shape.forward::<T>(ext, weight, bias)))
+            T::storage(vectorised(#[inline(always)] || shape.forward::<T>(ext, weight, bias)))
         });
         Ok((y, (s, shape.rows(), shape.d).into()))
     }
@@ -141,7 +141,7 @@ impl CustomOp3 for Conv {
         by_dtype!(ext.dtype(), T => {
             let given = [ext, weight, grad];
             let [ge, gw, gb] =
-                with_all::<T, 3, _>(given, |given| vectorised(|| shape.backward::<T>(given)))?;
+                with_all::<T, 3, _>(given, |given| vectorised(#[inline(always)] || shape.backward::<T>(given)))?;
             let ge = tensor(ge, ext.shape())?;
             Ok((Some(ge), Some(tensor(gw, weight.shape())?), Some(tensor(gb, bias.shape())?)))
         })

@@ -116,12 +116,18 @@ impl CustomOp3 for Linear {
         let y = match y {
             CpuStorage::F32(mut y) => {
                 let b = slice::<f32>(b, bl)?;
-                vectorised(|| add_rows(&mut y, b));
+                vectorised(
+                    #[inline(always)]
+                    || add_rows(&mut y, b),
+                );
                 CpuStorage::F32(y)
             }
             CpuStorage::F64(mut y) => {
                 let b = slice::<f64>(b, bl)?;
-                vectorised(|| add_rows(&mut y, b));
+                vectorised(
+                    #[inline(always)]
+                    || add_rows(&mut y, b),
+                );
                 CpuStorage::F64(y)
             }
             other => candle_core::bail!("linear: expected f32 or f64, got {:?}", other.dtype()),
@@ -140,7 +146,7 @@ impl CustomOp3 for Linear {
         let (gx, gw) = Self::back(x, w, g)?;
         let n = b.elem_count();
         let gb = by_dtype!(g.dtype(), T => {
-            tensor(with_all::<T, 1, _>([g], |[g]| vectorised(|| sum_rows(g, n)))?, n)?
+            tensor(with_all::<T, 1, _>([g], |[g]| vectorised(#[inline(always)] || sum_rows(g, n)))?, n)?
         });
         Ok((Some(gx), Some(gw), Some(gb)))
     }

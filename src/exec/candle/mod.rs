@@ -38,6 +38,8 @@ mod state;
 mod tensors;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod timings;
 
 pub use dropout::Dropout;
 pub use state::CandleState;

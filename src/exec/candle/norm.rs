@@ -78,7 +78,7 @@ impl Norm {
     fn grads(&self, x: &Tensor, w: &Tensor, g: &Tensor) -> Result<[Tensor; 3]> {
         by_dtype!(x.dtype(), T => {
             let [gx, gw, gb] =
-                with_all::<T, 3, _>([x, w, g], |given| vectorised(|| self.backward::<T>(given)))?;
+                with_all::<T, 3, _>([x, w, g], |given| vectorised(#[inline(always)] || self.backward::<T>(given)))?;
             Ok([tensor(gx, x.shape())?, tensor(gw, w.shape())?, tensor(gb, w.shape())?])
         })
     }
@@ -98,7 +98,7 @@ impl CustomOp2 for Norm {
     ) -> Result<(CpuStorage, Shape)> {
         let y = by_dtype!(x.dtype(), T => {
             let (x, w) = (slice::<T>(x, xl)?, slice::<T>(w, wl)?);
-            T::storage(vectorised(|| self.forward::<T>(x, w, &[])))
+            T::storage(vectorised(#[inline(always)] || self.forward::<T>(x, w, &[])))
         });
         Ok((y, xl.shape().clone()))
     }
@@ -131,7 +131,7 @@ impl CustomOp3 for Norm {
     ) -> Result<(CpuStorage, Shape)> {
         let y = by_dtype!(x.dtype(), T => {
             let (x, w, b) = (slice::<T>(x, xl)?, slice::<T>(w, wl)?, slice::<T>(b, bl)?);
-            T::storage(vectorised(|| self.forward::<T>(x, w, b)))
+            T::storage(vectorised(#[inline(always)] || self.forward::<T>(x, w, b)))
         });
         Ok((y, xl.shape().clone()))
     }

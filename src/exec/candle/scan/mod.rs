@@ -10,7 +10,7 @@
 //! | h₀ | `[S, R, d]` | `[S, R, d]` |
 //!
 //! R is N for real A; for complex A 2N: N real rows, then N imaginary rows. The result is `[S, T·d + R·d + K·R·d]`: y, the
-//! final state and the states before every chunk of [`CHUNK`] rows but the first. Backward recomputes h inside a chunk from
+//! final state and the states before every chunk of 64 rows but the first. Backward recomputes h inside a chunk from
 //! these, so no `[S, T, R, d]` tensor is ever stored; it gives the gradients of rows, params and h₀ from those of y and of
 //! the final state.
 
@@ -98,7 +98,12 @@ impl ScanOp {
 
     fn backward<T: Real>(&self, given: [&Tensor; 5], s: usize, t: usize) -> Result<[Tensor; 3]> {
         let shape = self.0;
-        let grads = with_all::<T, 5, _>(given, |given| vectorised(|| passes::backward(shape, t, given)))?;
+        let grads = with_all::<T, 5, _>(given, |given| {
+            vectorised(
+                #[inline(always)]
+                || passes::backward(shape, t, given),
+            )
+        })?;
         let h0_shape = (s, shape.state_rows(), shape.d);
         Ok([
             tensor(grads.rows, (s, t, shape.row_width()))?,
@@ -126,7 +131,7 @@ impl CustomOp3 for ScanOp {
         let storage = by_dtype!(rows.dtype(), T => {
             let rows = slice::<T>(rows, rows_layout)?;
             let (params, h0) = (slice::<T>(params, params_layout)?, slice::<T>(h0, h0_layout)?);
-            let out = vectorised(|| passes::forward(self.0, t, rows, params, h0));
+            let out = vectorised(#[inline(always)] || passes::forward(self.0, t, rows, params, h0));
             T::storage(out)
         });
         Ok((storage, (s, self.0.result_len(t)).into()))

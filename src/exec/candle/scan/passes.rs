@@ -264,6 +264,11 @@ impl<T: Real> Work<T> {
             *gu += *skip * *gy;
             *gskip += *u * *gy;
         }
+        let scale = T::of(if shape.complex { 2.0 } else { 1.0 });
+        for (scaled, gy) in self.y.iter_mut().zip(gy) {
+            *scaled = scale * *gy;
+        }
+        let gy = &self.y;
         if !shape.selective {
             let seen = Seen { e: &self.e, before, after: &after[..len], x: u, gy, mix };
             let mix = MixGrad::Fixed { b: &mut self.gb, c: &mut self.gc };
@@ -283,7 +288,7 @@ impl<T: Real> Work<T> {
         let (gh, ge, gx, room) = (&mut self.gh, &mut self.ge, &mut self.gx, &mut self.room);
         back(shape.complex, &seen, &mut Found { gh, ge, gx, mix: MixGrad::Row { b: gb, c: gc }, room });
         let gdt = &mut gdt[c0..][..w];
-        decay_back(shape.complex, dt, &block.a, e, &self.ge, gdt, &mut self.ga);
+        decay_back(shape.complex, (dt, &block.a, e, &self.ge), gdt, &mut self.ga);
         for (((gu, gdt), gx), (u, dt)) in gu.iter_mut().zip(gdt).zip(&self.gx).zip(u.iter().zip(dt)) {
             *gu += *gx * *dt;
             *gdt += *gx * *u;

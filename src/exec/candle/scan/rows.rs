@@ -26,14 +26,14 @@ pub(super) enum MixGrad<'a, T> {
     Fixed { b: &'a mut [T], c: &'a mut [T] },
 }
 
-/// e = exp(Δ·A), complex A as N real rows, then N imaginary rows.
+/// e = exp(Δ·A), 0 where too small to carry anything; complex A as N real rows, then N imaginary rows.
 #[inline(always)]
 pub(super) fn decay<T: Real>(complex: bool, dt: &[T], a: &[T], e: &mut [T]) {
     let w = dt.len();
     if !complex {
         for (a, e) in a.chunks_exact(w).zip(e.chunks_exact_mut(w)) {
             for ((e, a), dt) in e.iter_mut().zip(a).zip(dt) {
-                *e = (*dt * *a).exp();
+                *e = (*dt * *a).exp().flush();
             }
         }
         return;
@@ -43,7 +43,7 @@ pub(super) fn decay<T: Real>(complex: bool, dt: &[T], a: &[T], e: &mut [T]) {
     let parts = a[..half].chunks_exact(w).zip(a[half..].chunks_exact(w));
     for ((ar, ai), (er, ei)) in parts.zip(er.chunks_exact_mut(w).zip(ei.chunks_exact_mut(w))) {
         for i in 0..w {
-            let (size, (sin, cos)) = ((dt[i] * ar[i]).exp(), (dt[i] * ai[i]).sin_cos());
+            let (size, (sin, cos)) = ((dt[i] * ar[i]).exp().flush(), (dt[i] * ai[i]).sin_cos());
             (er[i], ei[i]) = (size * cos, size * sin);
         }
     }
@@ -132,7 +132,7 @@ pub(super) struct Seen<'a, T> {
     pub after: &'a [T],
     /// What drove it.
     pub x: &'a [T],
-    /// ȳ, the gradient of y.
+    /// ȳ, the gradient of y; 2·ȳ for complex A.
     pub gy: &'a [T],
     /// B and C.
     pub mix: Mix<'a, T>,
@@ -161,92 +161,116 @@ pub(super) fn back<T: Real>(complex: bool, seen: &Seen<'_, T>, found: &mut Found
 #[inline(always)]
 fn back_real<T: Real>(seen: &Seen<'_, T>, found: &mut Found<'_, T>) {
     let (w, x, gy) = (seen.gy.len(), seen.x, seen.gy);
-    let gx = &mut found.gx[..w];
+    let g = &mut found.room[..w];
     let rows = seen.e.chunks_exact(w).zip(seen.before.chunks_exact(w)).zip(seen.after.chunks_exact(w));
     let rows = rows.zip(found.gh.chunks_exact_mut(w)).zip(found.ge.chunks_exact_mut(w)).enumerate();
     for (k, ((((e, before), after), gh), ge)) in rows {
+        g.copy_from_slice(gh);
         match (&seen.mix, &mut found.mix) {
             (Mix::Row { b, c }, MixGrad::Row { b: gb, c: gc }) => {
-                let (b, c, room) = (b[k], c[k], &mut found.room[..w]);
-                for i in 0..w {
-                    let g = gh[i] + c * gy[i];
-                    gx[i] += g * b;
-                    ge[i] = g * before[i];
-                    gh[i] = (g * e[i]).flush();
-                    room[i] = g;
-                }
-                gb[k] += dot(room, x);
+                add_scaled(g, gy, c[k]);
+                add_scaled(found.gx, g, b[k]);
+                gb[k] += dot(g, x);
                 gc[k] += dot(after, gy);
             }
             (Mix::Fixed { b, c }, MixGrad::Fixed { b: gb, c: gc }) => {
-                let (b, c) = (&b[k * w..][..w], &c[k * w..][..w]);
-                let (gb, gc) = (&mut gb[k * w..][..w], &mut gc[k * w..][..w]);
-                for i in 0..w {
-                    let g = gh[i] + c[i] * gy[i];
-                    gc[i] += gy[i] * after[i];
-                    gb[i] += g * x[i];
-                    gx[i] += g * b[i];
-                    ge[i] = g * before[i];
-                    gh[i] = (g * e[i]).flush();
-                }
+                let at = k * w..(k + 1) * w;
+                add_product(g, &c[at.clone()], gy);
+                add_product(found.gx, g, &b[at.clone()]);
+                add_product(&mut gb[at.clone()], g, x);
+                add_product(&mut gc[at], gy, after);
             }
             _ => debug_assert!(false, "gradients are of the kind of the coefficients"),
         }
+        pass(gh, ge, g, e, before);
     }
 }
 
 #[inline(always)]
 fn back_complex<T: Real>(seen: &Seen<'_, T>, found: &mut Found<'_, T>) {
     let (w, half, x, gy) = (seen.gy.len(), seen.e.len() / 2, seen.x, seen.gy);
-    let two = T::of(2.0);
-    let gx = &mut found.gx[..w];
     let (gh_r, gh_i) = found.gh.split_at_mut(half);
     let (ge_r, ge_i) = found.ge.split_at_mut(half);
-    let (room_r, room_i) = found.room.split_at_mut(w);
-    let room_i = &mut room_i[..w];
+    let (gr, gi) = found.room.split_at_mut(w);
+    let gi = &mut gi[..w];
     for k in 0..half / w {
-        let (row, imag) = (k * w..(k + 1) * w, half + k * w..half + (k + 1) * w);
-        let (er, ei) = (&seen.e[row.clone()], &seen.e[imag.clone()]);
-        let (pr, pi) = (&seen.before[row.clone()], &seen.before[imag.clone()]);
-        let (hr, hi) = (&seen.after[row.clone()], &seen.after[imag.clone()]);
-        let (ghr, ghi) = (&mut gh_r[row.clone()], &mut gh_i[row.clone()]);
-        let (ger, gei) = (&mut ge_r[row.clone()], &mut ge_i[row.clone()]);
+        let (re, im) = (k * w..(k + 1) * w, half + k * w..half + (k + 1) * w);
+        let (hr, hi) = (&seen.after[re.clone()], &seen.after[im.clone()]);
+        gr.copy_from_slice(&gh_r[re.clone()]);
+        gi.copy_from_slice(&gh_i[re.clone()]);
         match (&seen.mix, &mut found.mix) {
             (Mix::Row { b, c }, MixGrad::Row { b: gb, c: gc }) => {
-                let (br, bi, cr, ci) = (b[2 * k], b[2 * k + 1], two * c[2 * k], two * c[2 * k + 1]);
-                for i in 0..w {
-                    let (gr, gi) = (ghr[i] + cr * gy[i], ghi[i] - ci * gy[i]);
-                    gx[i] += gr * br + gi * bi;
-                    (ger[i], gei[i]) = times_conjugate((gr, gi), (pr[i], pi[i]));
-                    let past = times_conjugate((gr, gi), (er[i], ei[i]));
-                    (ghr[i], ghi[i]) = (past.0.flush(), past.1.flush());
-                    (room_r[i], room_i[i]) = (gr, gi);
-                }
-                gb[2 * k] += dot(room_r, x);
-                gb[2 * k + 1] += dot(room_i, x);
-                gc[2 * k] += two * dot(hr, gy);
-                gc[2 * k + 1] -= two * dot(hi, gy);
+                add_scaled(gr, gy, c[2 * k]);
+                add_scaled(gi, gy, -c[2 * k + 1]);
+                add_scaled(found.gx, gr, b[2 * k]);
+                add_scaled(found.gx, gi, b[2 * k + 1]);
+                gb[2 * k] += dot(gr, x);
+                gb[2 * k + 1] += dot(gi, x);
+                gc[2 * k] += dot(hr, gy);
+                gc[2 * k + 1] -= dot(hi, gy);
             }
             (Mix::Fixed { b, c }, MixGrad::Fixed { b: gb, c: gc }) => {
-                let (br, bi, cr, ci) = (&b[row.clone()], &b[imag.clone()], &c[row.clone()], &c[imag.clone()]);
-                let ((gbr, gbi), (gcr, gci)) = (gb.split_at_mut(half), gc.split_at_mut(half));
-                let (gbr, gbi) = (&mut gbr[row.clone()], &mut gbi[row.clone()]);
-                let (gcr, gci) = (&mut gcr[row.clone()], &mut gci[row.clone()]);
-                for i in 0..w {
-                    let y2 = two * gy[i];
-                    let (gr, gi) = (ghr[i] + cr[i] * y2, ghi[i] - ci[i] * y2);
-                    gcr[i] += y2 * hr[i];
-                    gci[i] -= y2 * hi[i];
-                    gbr[i] += gr * x[i];
-                    gbi[i] += gi * x[i];
-                    gx[i] += gr * br[i] + gi * bi[i];
-                    (ger[i], gei[i]) = times_conjugate((gr, gi), (pr[i], pi[i]));
-                    let past = times_conjugate((gr, gi), (er[i], ei[i]));
-                    (ghr[i], ghi[i]) = (past.0.flush(), past.1.flush());
-                }
+                add_product(gr, &c[re.clone()], gy);
+                sub_product(gi, &c[im.clone()], gy);
+                add_product(found.gx, gr, &b[re.clone()]);
+                add_product(found.gx, gi, &b[im.clone()]);
+                add_product(&mut gb[re.clone()], gr, x);
+                add_product(&mut gb[im.clone()], gi, x);
+                add_product(&mut gc[re.clone()], gy, hr);
+                sub_product(&mut gc[im.clone()], gy, hi);
             }
             _ => debug_assert!(false, "gradients are of the kind of the coefficients"),
         }
+        let (er, ei) = (&seen.e[re.clone()], &seen.e[im.clone()]);
+        let (pr, pi) = (&seen.before[re.clone()], &seen.before[im]);
+        pass_conjugate(&mut ge_r[re.clone()], &mut ge_i[re.clone()], gr, gi, pr, pi);
+        pass_conjugate(&mut gh_r[re.clone()], &mut gh_i[re], gr, gi, er, ei);
+    }
+}
+
+// The loops below are functions of their own so that the compiler knows, from the arguments, that what they write overlaps
+// nothing they read: without that it does not vectorise them.
+
+/// y += s·x.
+#[inline(always)]
+fn add_scaled<T: Real>(y: &mut [T], x: &[T], s: T) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y += s * *x;
+    }
+}
+
+/// y += a·b.
+#[inline(always)]
+fn add_product<T: Real>(y: &mut [T], a: &[T], b: &[T]) {
+    for (y, (a, b)) in y.iter_mut().zip(a.iter().zip(b)) {
+        *y += *a * *b;
+    }
+}
+
+/// y −= a·b.
+#[inline(always)]
+fn sub_product<T: Real>(y: &mut [T], a: &[T], b: &[T]) {
+    for (y, (a, b)) in y.iter_mut().zip(a.iter().zip(b)) {
+        *y -= *a * *b;
+    }
+}
+
+/// ē = g·h_{t−1}; h̄_{t−1} = g·e.
+#[inline(always)]
+fn pass<T: Real>(gh: &mut [T], ge: &mut [T], g: &[T], e: &[T], before: &[T]) {
+    for ((gh, ge), (g, (e, before))) in gh.iter_mut().zip(ge).zip(g.iter().zip(e.iter().zip(before))) {
+        *ge = (*g * *before).flush();
+        *gh = (*g * *e).flush();
+    }
+}
+
+/// (out_r, out_i) = g·conj(x).
+#[inline(always)]
+fn pass_conjugate<T: Real>(out_r: &mut [T], out_i: &mut [T], gr: &[T], gi: &[T], xr: &[T], xi: &[T]) {
+    let given = gr.iter().zip(gi).zip(xr.iter().zip(xi));
+    for ((out_r, out_i), ((gr, gi), (xr, xi))) in out_r.iter_mut().zip(out_i).zip(given) {
+        let out = times_conjugate((*gr, *gi), (*xr, *xi));
+        (*out_r, *out_i) = (out.0.flush(), out.1.flush());
     }
 }
 
@@ -260,35 +284,60 @@ fn times_conjugate<T: Real>(a: (T, T), b: (T, T)) -> (T, T) {
 #[inline(always)]
 pub(super) fn decay_back<T: Real>(
     complex: bool,
-    dt: &[T],
-    a: &[T],
-    e: &[T],
-    ge: &[T],
+    (dt, a, e, ge): (&[T], &[T], &[T], &[T]),
     gdt: &mut [T],
     ga: &mut [T],
 ) {
     let w = dt.len();
-    let gdt = &mut gdt[..w];
     let half = if complex { a.len() / 2 } else { a.len() };
     let (ga, ga_imag) = ga.split_at_mut(half);
     for k in 0..half / w {
-        let (row, imag) = (k * w..(k + 1) * w, half + k * w..half + (k + 1) * w);
-        let (ar, er, ger) = (&a[row.clone()], &e[row.clone()], &ge[row.clone()]);
-        let gar = &mut ga[row.clone()];
-        if !complex {
-            for i in 0..w {
-                let g = ger[i] * er[i];
-                gdt[i] += g * ar[i];
-                gar[i] += g * dt[i];
-            }
-            continue;
+        let (re, im) = (k * w..(k + 1) * w, half + k * w..half + (k + 1) * w);
+        let (ar, er, ger) = (&a[re.clone()], &e[re.clone()], &ge[re.clone()]);
+        let gar = &mut ga[re.clone()];
+        if complex {
+            let (ai, ei, gei) = (&a[im.clone()], &e[im.clone()], &ge[im]);
+            let given = er.iter().zip(ei).zip(ger.iter().zip(gei));
+            exponent_conjugate(gdt, gar, &mut ga_imag[re], dt, (ar, ai), given);
+        } else {
+            exponent(gdt, gar, dt, ar, er.iter().zip(ger));
         }
-        let (ai, ei, gei, gai) = (&a[imag.clone()], &e[imag.clone()], &ge[imag], &mut ga_imag[row]);
-        for i in 0..w {
-            let (gr, gi) = times_conjugate((ger[i], gei[i]), (er[i], ei[i]));
-            gdt[i] += gr * ar[i] + gi * ai[i];
-            gar[i] += gr * dt[i];
-            gai[i] += gi * dt[i];
-        }
+    }
+}
+
+/// With g = ē·e: Δ̄ += g·A, Ā += g·Δ.
+#[inline(always)]
+fn exponent<'a, T: Real>(
+    gdt: &mut [T],
+    ga: &mut [T],
+    dt: &[T],
+    a: &[T],
+    given: impl Iterator<Item = (&'a T, &'a T)>,
+) {
+    for ((gdt, ga), ((dt, a), (e, ge))) in gdt.iter_mut().zip(ga).zip(dt.iter().zip(a).zip(given)) {
+        let g = *ge * *e;
+        *gdt += g * *a;
+        *ga += g * *dt;
+    }
+}
+
+/// With g = ē·conj(e): Δ̄ += Re(g·conj A), Ā += g·Δ.
+#[inline(always)]
+fn exponent_conjugate<'a, T: Real>(
+    gdt: &mut [T],
+    gar: &mut [T],
+    gai: &mut [T],
+    dt: &[T],
+    (ar, ai): (&[T], &[T]),
+    given: impl Iterator<Item = ((&'a T, &'a T), (&'a T, &'a T))>,
+) {
+    let given = dt.iter().zip(ar.iter().zip(ai)).zip(given);
+    for ((gdt, (gar, gai)), ((dt, (ar, ai)), ((er, ei), (ger, gei)))) in
+        gdt.iter_mut().zip(gar.iter_mut().zip(gai)).zip(given)
+    {
+        let (gr, gi) = times_conjugate((*ger, *gei), (*er, *ei));
+        *gdt += gr * *ar + gi * *ai;
+        *gar += gr * *dt;
+        *gai += gi * *dt;
     }
 }

@@ -53,7 +53,7 @@ fn loss(shape: ScanShape, [rows, params, h0]: &[Tensor; 3]) -> Result<Tensor> {
     let weights = |x: &Tensor, seed| {
         Tensor::from_vec(noise(x.elem_count(), seed), x.shape(), &Device::Cpu)?.to_dtype(x.dtype())
     };
-    (y.mul(&weights(&y, 4)?)?.sum_all()? + h.mul(&weights(&h, 5)?)?.sum_all()?)
+    y.mul(&weights(&y, 4)?)?.sum_all()? + h.mul(&weights(&h, 5)?)?.sum_all()?
 }
 
 #[test]
