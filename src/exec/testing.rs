@@ -9,30 +9,51 @@ pub struct Case {
     pub name: String,
     pub plan: Plan,
     pub weights: Weights,
+    /// Of a bare selective scan: Δ is in the columns d..2d, log-uniform from 1e-3 to this.
+    steps: Option<(usize, f64)>,
+}
+
+impl Case {
+    /// Random input rows.
+    pub fn signal(&self, rows: usize, seed: u64) -> Signal {
+        let mut signal = Signal::random(&self.plan, rows, seed);
+        if let (Some((d, most)), Signal::Samples(width, x)) = (self.steps, &mut signal) {
+            let mut draws = Draws::new(seed, 2);
+            for row in x.chunks_mut(*width) {
+                row[d..2 * d].fill_with(|| (1e-3 * (most / 1e-3).powf(draws.uniform())) as f32);
+            }
+        }
+        signal
+    }
 }
 
 fn case(name: impl Into<String>, b: PlanBuilder, y: View) -> Result<Case> {
     let (name, plan) = (name.into(), b.build(y)?);
     let weights = Weights::random(&plan, 7);
-    Ok(Case { name, plan, weights })
+    Ok(Case { name, plan, weights, steps: None })
 }
 
-/// A scan fed by its own projections, all widths given.
+/// A bare scan; a selective one takes (u, Δ, B, C) from the columns of its input.
 fn scan(d: usize, n: usize, complex: bool, rule: Option<Rule>) -> Result<Case> {
     let mut b = PlanBuilder::new();
-    let x = b.samples(d);
     let y = match rule {
-        Some(rule) => b.invariant_scan("s.", x, n, complex, rule)?,
+        Some(rule) => {
+            let x = b.samples(d);
+            b.invariant_scan("s.", x, n, complex, rule)?
+        }
         None => {
             let per_row = if complex { 2 * n } else { n };
-            let p = b.linear("p", x, d + 2 * per_row, false, Act::None)?;
-            let (dt, bc) = (b.columns(p, 0, d)?, b.columns(p, d, 2 * per_row)?);
-            let (bb, cc) = (b.columns(bc, 0, per_row)?, b.columns(bc, per_row, per_row)?);
-            let dt = b.linear_with("dt", dt, d, Some(Init::DtBias), Init::Uniform(0.3), Act::Softplus)?;
-            b.selective_scan("s.", [x, dt, bb, cc], n, complex)?
+            let at = [0, d, 2 * d, 2 * d + per_row];
+            let wide = [d, d, per_row, per_row];
+            let x = b.samples(at[3] + per_row);
+            let inputs = [b.columns(x, at[0], wide[0])?, b.columns(x, at[1], wide[1])?];
+            let pairs = [b.columns(x, at[2], wide[2])?, b.columns(x, at[3], wide[3])?];
+            b.selective_scan("s.", [inputs[0], inputs[1], pairs[0], pairs[1]], n, complex)?
         }
     };
-    case(format!("scan d{d} n{n} complex {complex} {rule:?}"), b, y)
+    let mut case = case(format!("scan d{d} n{n} complex {complex} {rule:?}"), b, y)?;
+    case.steps = rule.is_none().then_some((d, if complex { 0.1 } else { 1.0 }));
+    Ok(case)
 }
 
 /// One op at a time, at awkward widths.
@@ -168,7 +189,7 @@ pub enum Signal {
 }
 
 impl Signal {
-    pub fn random(plan: &Plan, rows: usize, seed: u64) -> Self {
+    fn random(plan: &Plan, rows: usize, seed: u64) -> Self {
         let mut draws = Draws::new(seed, 1);
         match plan.input {
             Input::Samples(w) => Self::Samples(w, (0..rows * w).map(|_| draws.normal() as f32).collect()),

@@ -131,13 +131,16 @@ pub trait Math: Lanes {
         }
     }
 
-    /// (cos 2πx, sin 2πx), by half angles: degree-10 and degree-9 minimax polynomials.
+    /// (cos 2πt, sin 2πt) for t = x·(rate + rest) turns, by half angles: degree-10 and degree-9 minimax polynomials. The
+    /// product keeps its rounding error, as many turns leave few bits for the fraction.
     #[inline(always)]
-    unsafe fn turn(self) -> (Self, Self) {
+    unsafe fn turn(self, rate: Self, rest: Self) -> (Self, Self) {
         // SAFETY: as above.
         unsafe {
             let half = Self::splat(0.5);
-            let r = self.sub(self.add(half).floor());
+            let turns = self.mul(rate);
+            let lost = self.fnma(rate, turns);
+            let r = turns.sub(turns.add(half).floor()).add(self.mul(rest).sub(lost));
             let q = r.mul(r);
             let s = Self::splat(0.077_220_12).fma(q, Self::splat(-0.598_045_17));
             let s = s.fma(q, Self::splat(2.550_031_4));

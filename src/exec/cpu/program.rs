@@ -36,7 +36,7 @@ pub struct Slot {
 pub struct ScanWeights {
     /// State size N.
     pub n: usize,
-    /// A·log₂e and, complex, A_imag/2π behind it (selective); Ā (invariant).
+    /// A·log₂e and, complex, A_imag/2π and what its rounding lost behind it (selective); Ā (invariant).
     pub a: usize,
     /// B̄ (invariant).
     pub b: usize,
@@ -186,12 +186,15 @@ fn scan_kernel(weights: &Weights, scan: &Scan, pool: &mut Pool) -> Kernel {
     }
     // Decays as powers of two and rotations as turns: the kernels' exp2 and turn take them as they are.
     let decay = |x: &f32| (-f64::from(*x).exp() * std::f64::consts::LOG2_E) as f32;
-    let turns = |x: &f32| (f64::from(*x) / std::f64::consts::TAU) as f32;
+    let turns = |x: &f32| f64::from(*x) / std::f64::consts::TAU;
     let decays: Vec<f32> = weights.get(scan.a_log).iter().map(decay).collect();
     let mut a = pack::transposed(&decays, scan.d, scan.n);
     if let Some(imag) = scan.a_imag {
-        let imag: Vec<f32> = weights.get(imag).iter().map(turns).collect();
-        a.extend(pack::transposed(&imag, scan.d, scan.n));
+        let rate: Vec<f32> = weights.get(imag).iter().map(|x| turns(x) as f32).collect();
+        let rest: Vec<f32> =
+            weights.get(imag).iter().map(|x| (turns(x) - f64::from(turns(x) as f32)) as f32).collect();
+        a.extend(pack::transposed(&rate, scan.d, scan.n));
+        a.extend(pack::transposed(&rest, scan.d, scan.n));
     }
     let packed = ScanWeights { n: scan.n, a: pool.push(a), b: 0, c: 0, skip };
     if scan.is_complex() { Kernel::SelectiveComplex(packed) } else { Kernel::Selective(packed) }

@@ -70,7 +70,8 @@ pub unsafe fn selective_complex<V: Lanes>(pass: &Pass<'_>, step: &Step, weights:
                 for k in 0..weights.n {
                     let (re, im) = (h.add(k * stride), h.add(imag + k * stride));
                     let size = dt.mul(V::load(a.add(k * stride))).exp2();
-                    let (cos, sin) = dt.mul(V::load(a.add(imag + k * stride))).turn();
+                    let (cos, sin) =
+                        dt.turn(V::load(a.add(imag + k * stride)), V::load(a.add(2 * imag + k * stride)));
                     let a_bar = (size.mul(cos), size.mul(sin));
                     let b_bar = (du.mul(V::splat(*b.add(2 * k))), du.mul(V::splat(*b.add(2 * k + 1))));
                     let next = step_complex(a_bar, b_bar, (V::load(re), V::load(im)));

@@ -4,7 +4,7 @@
 use super::{Cpu, Isa};
 use crate::Result;
 use crate::exec::reference::Reference;
-use crate::exec::testing::{Case, Signal, flat, max_norm, random_cuts, run, single_ops, tiered, within};
+use crate::exec::testing::{Case, flat, max_norm, random_cuts, run, single_ops, tiered, within};
 use crate::exec::{Executor, Feed, Limits, State};
 use crate::plan::Draws;
 
@@ -25,7 +25,7 @@ fn models() -> Result<Vec<Case>> {
 
 /// Output and final state of a case against f64.
 fn parity(case: &Case, rows: usize, bound: f64) -> Result<()> {
-    let signal = Signal::random(&case.plan, rows, rows as u64);
+    let signal = case.signal(rows, rows as u64);
     let mut reference = Reference::<f64>::open(&case.plan, &case.weights, LIMITS);
     let expected = reference.advance_one(0, rows, signal.rows(0, rows));
     for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
@@ -60,7 +60,7 @@ fn whole_models_follow_f64() -> Result<()> {
 #[test]
 fn two_hundred_random_cuts_change_no_bit() -> Result<()> {
     for case in models()? {
-        let signal = Signal::random(&case.plan, 700, 3);
+        let signal = case.signal(700, 3);
         let mut cpu = Cpu::open(&case.plan, &case.weights, LIMITS);
         let whole = run(&mut cpu, &signal, &[700])?;
         let mut draws = Draws::new(5, 5);
@@ -73,7 +73,7 @@ fn two_hundred_random_cuts_change_no_bit() -> Result<()> {
         assert!(same(&run(&mut wide, &signal, &[700])?, &whole), "{} in one pass", case.name);
     }
     for case in single_ops()? {
-        let signal = Signal::random(&case.plan, 97, 4);
+        let signal = case.signal(97, 4);
         let mut cpu = Cpu::open(&case.plan, &case.weights, LIMITS);
         let whole = run(&mut cpu, &signal, &[97])?;
         assert!(same(&run(&mut cpu, &signal, &[1; 97])?, &whole), "{}", case.name);
@@ -85,7 +85,7 @@ fn two_hundred_random_cuts_change_no_bit() -> Result<()> {
 #[test]
 fn instruction_sets_agree_bit_for_bit() -> Result<()> {
     for case in single_ops()?.into_iter().chain(models()?) {
-        let signal = Signal::random(&case.plan, 61, 8);
+        let signal = case.signal(61, 8);
         let mut plain = Cpu::open_with(&case.plan, &case.weights, LIMITS, Isa::Portable);
         let expected = run(&mut plain, &signal, &[61])?;
         for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
@@ -102,7 +102,7 @@ fn streams_of_different_phases_run_together_as_alone() -> Result<()> {
         let limits = Limits { max_rows: 16, max_streams: 16 };
         let mut together = Cpu::open(&case.plan, &case.weights, limits);
         let width = case.plan.value(case.plan.output).width;
-        let signals: Vec<_> = (0..16).map(|s| Signal::random(&case.plan, 400, 100 + s)).collect();
+        let signals: Vec<_> = (0..16).map(|s| case.signal(400, 100 + s)).collect();
         let mut outputs: Vec<Vec<f32>> = vec![Vec::new(); 16];
         // Every phase modulo 16 is reached by its own first feed; then random feeds of random subsets.
         let mut draws = Draws::new(1, 1);
@@ -153,7 +153,7 @@ fn streams_of_different_phases_run_together_as_alone() -> Result<()> {
 #[test]
 fn a_saved_state_continues_where_it_was() -> Result<()> {
     let case = tiered()?;
-    let signal = Signal::random(&case.plan, 300, 3);
+    let signal = case.signal(300, 3);
     let mut cpu = Cpu::open(&case.plan, &case.weights, LIMITS);
     let (whole, end) = run(&mut cpu, &signal, &[300])?;
     let (_, middle) = run(&mut cpu, &signal, &[131])?;
