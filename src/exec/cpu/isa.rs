@@ -2,7 +2,7 @@
 
 use super::kernels::{Pass, run};
 use super::portable::Portable;
-use super::program::Program;
+use super::program::Step;
 
 /// An instruction set that the kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,20 +46,20 @@ impl Isa {
         }
     }
 
-    /// Runs a program with this instruction set.
+    /// Runs steps of a program with this instruction set.
     ///
     /// # Safety
     ///
     /// It is available, and the pass fits the program.
-    pub unsafe fn run(self, program: &Program, pass: &Pass<'_>) {
+    pub unsafe fn run(self, steps: &[Step], pass: &Pass<'_>) {
         // SAFETY: the caller vouches for both.
         unsafe {
             match self {
                 #[cfg(target_arch = "x86_64")]
-                Self::Avx512 => run_avx512(program, pass),
+                Self::Avx512 => run_avx512(steps, pass),
                 #[cfg(target_arch = "x86_64")]
-                Self::Avx2 => run_avx2(program, pass),
-                _ => run::<Portable>(program, pass),
+                Self::Avx2 => run_avx2(steps, pass),
+                _ => run::<Portable>(steps, pass),
             }
         }
     }
@@ -67,14 +67,14 @@ impl Isa {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512dq,avx2,fma")]
-unsafe fn run_avx512(program: &Program, pass: &Pass<'_>) {
+unsafe fn run_avx512(steps: &[Step], pass: &Pass<'_>) {
     // SAFETY: compiled for the instruction set.
-    unsafe { run::<super::avx512::Avx512>(program, pass) }
+    unsafe { run::<super::avx512::Avx512>(steps, pass) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn run_avx2(program: &Program, pass: &Pass<'_>) {
+unsafe fn run_avx2(steps: &[Step], pass: &Pass<'_>) {
     // SAFETY: compiled for the instruction set.
-    unsafe { run::<super::avx2::Avx2>(program, pass) }
+    unsafe { run::<super::avx2::Avx2>(steps, pass) }
 }

@@ -1,7 +1,7 @@
 //! One pass over a program: every step, in order, over the rows that the table says.
 
 use super::lanes::{Lanes, Math};
-use super::program::{Kernel, Place, Program, Step};
+use super::program::{Kernel, Place, Step};
 use super::{elementwise, history, linear, scan};
 use crate::exec::RowTable;
 use crate::plan::Act;
@@ -22,15 +22,15 @@ pub struct Pass<'a> {
     pub tokens: &'a [u32],
 }
 
-/// Runs every step.
+/// Runs steps of a program.
 ///
 /// # Safety
 ///
-/// Arena, weights and states are as long as `program` says, for the limits that the table obeys, and the CPU has V's
+/// Arena, weights and states are as long as the program says, for the limits that the table obeys, and the CPU has V's
 /// instruction set.
 #[inline(always)]
-pub unsafe fn run<V: Lanes>(program: &Program, pass: &Pass<'_>) {
-    for step in &program.steps {
+pub unsafe fn run<V: Lanes>(steps: &[Step], pass: &Pass<'_>) {
+    for step in steps {
         // SAFETY: the program was built for these buffers.
         unsafe { run_step::<V>(pass, step) }
     }

@@ -126,16 +126,7 @@ impl Cpu {
             return false;
         }
         self.take(feeds, input);
-        let pass = Pass {
-            arena: self.arena.as_mut_ptr(),
-            weights: self.program.weights.as_ptr(),
-            states: self.states.as_mut_ptr(),
-            state_len: self.program.state_len,
-            table: &self.table,
-            tokens: &self.tokens,
-        };
-        // SAFETY: arena and states were allocated for this program and these limits, which the table obeys.
-        unsafe { self.isa.run(&self.program, &pass) };
+        self.run(0..self.program.steps.len());
         self.give(feeds, output);
         for ((feed, done), span) in feeds.iter().zip(&mut self.done).zip(self.table.spans(self.plan.output)) {
             *done += span.rows;
@@ -144,6 +135,38 @@ impl Cpu {
             }
         }
         true
+    }
+
+    /// Runs some of the steps over the rows in the table.
+    fn run(&mut self, steps: std::ops::Range<usize>) {
+        let pass = Pass {
+            arena: self.arena.as_mut_ptr(),
+            weights: self.program.weights.as_ptr(),
+            states: self.states.as_mut_ptr(),
+            state_len: self.program.state_len,
+            table: &self.table,
+            tokens: &self.tokens,
+        };
+        let steps = self.program.steps.get(steps).unwrap_or(&[]);
+        // SAFETY: arena and states were allocated for this program and these limits, which the table obeys.
+        unsafe { self.isa.run(steps, &pass) };
+    }
+
+    /// Seconds that each step takes for `rows` rows of stream 0, in the plan's order: the least of `repeats` runs of
+    /// `inner` times each. For measuring, after an `advance`; the stream is reset.
+    pub fn time_steps(&mut self, rows: usize, repeats: usize, inner: usize) -> Vec<f64> {
+        self.table.fill([(0, 0, rows.min(self.limits.max_rows))].into_iter());
+        let (mode, steps) = (float_mode::FlushDenormals::on(), self.plan.ops.len());
+        let mut once = |step: usize| {
+            let start = std::time::Instant::now();
+            (0..inner).for_each(|_| self.run(step..step + 1));
+            start.elapsed().as_secs_f64() / inner as f64
+        };
+        let times =
+            (0..steps).map(|step| (0..repeats).map(|_| once(step)).fold(f64::INFINITY, f64::min)).collect();
+        drop(mode);
+        self.reset(0);
+        times
     }
 
     /// Copies the pass's input rows into the arena, or its tokens into their list.
