@@ -1,12 +1,12 @@
-//! Executors: they run a [`Plan`](crate::plan::Plan) over rows of one or many streams.
+//! Executors: they run a [`Plan`] over rows of one or many streams.
 //!
 //! The one primitive is [`Executor::advance`]: any number of rows, at least one, for any of the open streams. However a
 //! signal is cut into calls, and beside whatever other streams, the outputs and the final state are the same: bit for bit
-//! on [`cpu`] and [`reference`], to rounding on `candle`.
+//! on [`cpu`] and [`mod@reference`], to rounding on `candle`.
 //!
 //! | executor | for | numbers |
 //! |---|---|---|
-//! | [`reference`] | being plainly right | f32 or f64, scalar |
+//! | [`mod@reference`] | being plainly right | f32 or f64, scalar |
 //! | [`cpu`] | real time and files | f32, AVX-512 or AVX2 chosen at run time |
 //! | `candle` | training | f32 or f64, with gradients |
 
