@@ -2,10 +2,10 @@
 pub mod audio;
 #[cfg(feature = "cli")]
 pub mod cli;
+pub mod engine;
 pub mod error;
 pub mod exec;
 pub mod model;
 pub mod plan;
-#[cfg(feature = "train")]
 pub mod train;
 pub use error::{Error, Result};

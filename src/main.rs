@@ -1,2 +1,5 @@
 //! The `cascabel` command.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    cascabel::cli::main()
+}

@@ -1,2 +1,68 @@
-//! The command line's own parts: pictures.
+//! The command line: arguments are parsed, checked into the plan of a run, and the plan is run.
+//!
+//! ```text
+//! argv ─► one verb's Args ─► its plan ─► run ─► Tally ─► exit code
+//! ```
+//!
+//! Each verb is one module. [`exit`] decides every exit code and prints every complaint, one line each. `--json` output is one
+//! document with a `schema` number, raised when a field changes its meaning or goes.
+
+mod completions;
+mod eval;
+mod exit;
+mod import;
+mod info;
+mod named;
 pub mod picture;
+mod print;
+mod process;
+mod stop;
+#[cfg(feature = "train")]
+mod train;
+
+use clap::Parser;
+
+use crate::Result;
+use exit::Tally;
+
+/// The version of every `--json` document.
+const SCHEMA: u32 = 1;
+
+/// Real-time audio models: clean recordings, evaluate, train.
+#[derive(Parser)]
+#[command(name = "cascabel", version, about, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(clap::Subcommand)]
+enum Verb {
+    Process(process::Args),
+    Eval(eval::Args),
+    Info(info::Args),
+    Import(import::Args),
+    #[cfg(feature = "train")]
+    Train(train::Args),
+    Completions(completions::Args),
+}
+
+/// Runs the program with the process's arguments.
+pub fn main() -> std::process::ExitCode {
+    match Arguments::try_parse() {
+        Ok(arguments) => exit::code(run(arguments.verb)),
+        Err(error) => exit::usage(&error),
+    }
+}
+
+fn run(verb: Verb) -> Result<Tally> {
+    match verb {
+        Verb::Process(args) => process::run(args),
+        Verb::Eval(args) => eval::run(&args),
+        Verb::Info(args) => info::run(&args),
+        Verb::Import(args) => import::run(&args),
+        #[cfg(feature = "train")]
+        Verb::Train(args) => train::run(args),
+        Verb::Completions(args) => completions::run(&args),
+    }
+}

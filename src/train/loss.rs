@@ -34,7 +34,7 @@
 //! ```
 
 pub mod spectral;
-#[cfg(test)]
+#[cfg(all(test, feature = "train"))]
 mod tests;
 
 use serde::{Deserialize, Serialize};

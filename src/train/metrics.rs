@@ -124,7 +124,7 @@ fn off(x: &[f32], y: &[f32], alpha: f64) -> f64 {
     x.iter().zip(y).map(|(x, y)| (f64::from(*x) - alpha * f64::from(*y)).powi(2)).sum()
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "train"))]
 mod tests {
     use super::*;
     use crate::train::random::Dice;

@@ -3,17 +3,32 @@
 //! ```text
 //! recipe ─► corpus ─► mix ─► batch (candle on the plan, loss) ─► adamw ─► checkpoint, model file
 //! ```
+//!
+//! Without the feature `train`, only the losses and the figures of an evaluation are here.
+
+#[cfg(feature = "train")]
 pub mod adamw;
+#[cfg(feature = "train")]
 pub mod augment;
+#[cfg(feature = "train")]
 pub mod batch;
+#[cfg(feature = "train")]
 pub mod checkpoint;
+#[cfg(feature = "train")]
 pub mod corpus;
 pub mod loss;
 pub mod metrics;
+#[cfg(feature = "train")]
 pub mod mix;
+#[cfg(feature = "train")]
 pub mod random;
+#[cfg(feature = "train")]
 pub mod recipe;
+#[cfg(feature = "train")]
 pub mod reverb;
+#[cfg(feature = "train")]
 pub mod run;
+#[cfg(feature = "train")]
 pub mod schedule;
+#[cfg(feature = "train")]
 pub mod validate;

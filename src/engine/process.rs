@@ -1,0 +1,209 @@
+//! A whole sound through a filter: as long as it was, and in line with what came in.
+//!
+//! ```text
+//! x      the sound at its own rate                         x̃ = resample(x) to the model's rate
+//! w̃      apart:   model(x̃_c), for each channel c a stream of its own
+//!        linked:  x̃_c − (m − model(m)),  m = mean over c of x̃_c
+//! y      (1 − mix)·x + mix·resample(w̃) back to x's rate and length
+//! ```
+//!
+//! The model's output lags by its latency L: L frames of silence are fed after the sound and the first L frames of the output
+//! are dropped, so that output n answers input n. Every stream begins in the model's settled state, if its file has one.
+//!
+//! **Linked.** A filter has no gain that channels could share, so what it takes away from the middle is taken away from every
+//! channel alike. What differs between the channels is untouched: the stereo image cannot wander, and noise that differs from
+//! channel to channel stays. A model of several channels links them by itself; its channels are taken in groups.
+//!
+//! Not aligned, the output is the same sound delayed by L, rounded to whole frames of the sound's own rate, with silence in front,
+//! and cut to the same length. A sound at another rate than the model's has, where `mix` is 1, nothing above half the model's rate.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::audio::{SampleRate, Sound, resample, resample_to_length};
+use crate::exec::cpu::Cpu;
+use crate::exec::{Executor, Feed, Limits, Rows, State};
+use crate::model::{Config, Model};
+use crate::{Error, Result};
+
+/// Rows that the executor runs at once, and frames between two looks at the stop flag.
+const ROWS: usize = 1_024;
+
+/// What becomes of several channels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Stereo {
+    /// Each channel is filtered by itself.
+    #[default]
+    Apart,
+    /// What is taken from the middle is taken from every channel.
+    Linked,
+}
+
+/// How a sound is processed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ProcessOptions {
+    /// The share of the processed sound: 1 is all of it, 0 returns the input.
+    pub mix: f32,
+    /// Whether the model's delay is taken out.
+    pub align: bool,
+    /// What becomes of several channels.
+    pub stereo: Stereo,
+}
+
+impl Default for ProcessOptions {
+    fn default() -> Self {
+        Self { mix: 1.0, align: true, stereo: Stereo::Apart }
+    }
+}
+
+/// A filter opened for whole sounds. One serves any number of sounds, of any rate and channel count.
+pub struct Processor<'m> {
+    model: &'m Model,
+    options: ProcessOptions,
+    rate: SampleRate,
+    /// Channels of the model.
+    width: usize,
+    settled: Option<State>,
+    cpu: Cpu,
+    stop: Option<Arc<AtomicBool>>,
+}
+
+impl<'m> Processor<'m> {
+    /// Opens a filter; a model of another kind and a mix outside 0 to 1 are refused.
+    pub fn open(model: &'m Model, options: ProcessOptions) -> Result<Self> {
+        let Config::Filter(config) = &model.config else {
+            return Err(Error::input("model", "a filter (sound to sound)", model.config.kind()));
+        };
+        if !(0.0..=1.0).contains(&options.mix) {
+            return Err(Error::input("mix", "a share of 0 to 1", options.mix.to_string()));
+        }
+        if options.stereo == Stereo::Linked && config.channels > 1 {
+            let got = format!("one of {}", config.channels);
+            return Err(Error::input("linked channels", "a model of one channel", got));
+        }
+        let settled = match &model.settled {
+            Some(slots) => Some(State::new(&model.plan, 0, slots.clone())?),
+            None => None,
+        };
+        let (rate, cpu) = (SampleRate::new(config.rate)?, open(model, 1, settled.as_ref())?);
+        Ok(Self { model, options, rate, width: config.channels, settled, cpu, stop: None })
+    }
+
+    /// Makes [`process`](Self::process) return [`Error::Stopped`] soon after the flag is set.
+    pub fn stopped_by(mut self, flag: Arc<AtomicBool>) -> Self {
+        self.stop = Some(flag);
+        self
+    }
+
+    /// The sound processed: of the same rate, channel count and length.
+    pub fn process(&mut self, sound: &Sound) -> Result<Sound> {
+        let dry = resample(sound, self.rate)?;
+        let wet = match self.options.stereo {
+            Stereo::Linked if sound.channel_count() > 1 => {
+                let middle = middle(dry.channels());
+                let kept = self.filter(std::slice::from_ref(&middle))?;
+                linked(dry.into_channels(), &middle, kept.first().map_or(&[], Vec::as_slice))
+            }
+            _ => self.filter(dry.channels())?,
+        };
+        let wet = Sound::of("output of the model", self.rate, wet)?;
+        let wet = resample_to_length(&wet, sound.rate(), sound.frames())?.into_channels();
+        let mut out = mixed(wet, sound.channels(), self.options.mix);
+        if !self.options.align {
+            let delay = self.rate.frames_at(sound.rate(), self.model.latency());
+            out.iter_mut().for_each(|channel| delayed(channel, delay));
+        }
+        Sound::of("output", sound.rate(), out)
+    }
+
+    /// The model over channels at its own rate, one stream for each group of the model's width; aligned.
+    fn filter(&mut self, channels: &[Vec<f32>]) -> Result<Vec<Vec<f32>>> {
+        let (width, latency) = (self.width, self.model.latency());
+        if !channels.len().is_multiple_of(width) {
+            let expected = format!("a multiple of the model's {width} channels");
+            return Err(Error::input("sound", expected, channels.len().to_string()));
+        }
+        let streams = channels.len() / width;
+        if self.cpu.limits().max_streams < streams {
+            self.cpu = open(self.model, streams, self.settled.as_ref())?;
+        }
+        (0..streams).for_each(|stream| self.cpu.reset(stream));
+        let frames = channels.first().map_or(0, Vec::len);
+        let mut out: Vec<Vec<f32>> = channels.iter().map(|_| Vec::with_capacity(frames)).collect();
+        let mut input = Vec::with_capacity(ROWS * channels.len());
+        let mut output = vec![0.0; ROWS * channels.len()];
+        for start in (0..frames + latency).step_by(ROWS) {
+            if self.stop.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed)) {
+                return Err(Error::Stopped("a sound was left unfinished".into()));
+            }
+            let rows = ROWS.min(frames + latency - start);
+            let feeds: Vec<Feed> = (0..streams).map(|stream| Feed { stream, rows }).collect();
+            input.clear();
+            for group in channels.chunks(width) {
+                let row =
+                    |n: usize| group.iter().map(move |channel| channel.get(n).copied().unwrap_or(0.0));
+                input.extend((start..start + rows).flat_map(row));
+            }
+            let output = output.get_mut(..input.len()).unwrap_or_default();
+            self.cpu.advance(&feeds, Rows::Samples(&input), output)?;
+            // Rows before the latency has passed answer the silence before the sound.
+            let skip = latency.saturating_sub(start).min(rows);
+            for (group, rows) in out.chunks_mut(width).zip(output.chunks(rows * width)) {
+                for (c, channel) in group.iter_mut().enumerate() {
+                    channel.extend(rows.iter().skip(skip * width + c).step_by(width));
+                }
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// An executor for so many streams, each beginning in the settled state.
+fn open(model: &Model, max_streams: usize, settled: Option<&State>) -> Result<Cpu> {
+    let mut cpu = Cpu::open(&model.plan, &model.weights, Limits { max_rows: ROWS, max_streams });
+    if let Some(state) = settled {
+        cpu.set_initial(state)?;
+    }
+    Ok(cpu)
+}
+
+/// The mean of the channels.
+fn middle(channels: &[Vec<f32>]) -> Vec<f32> {
+    let share = 1.0 / channels.len() as f32;
+    let mut sum = vec![0.0; channels.first().map_or(0, Vec::len)];
+    for channel in channels {
+        sum.iter_mut().zip(channel).for_each(|(sum, x)| *sum += share * x);
+    }
+    sum
+}
+
+/// Every channel without what the model took from the middle.
+fn linked(mut channels: Vec<Vec<f32>>, middle: &[f32], kept: &[f32]) -> Vec<Vec<f32>> {
+    for channel in &mut channels {
+        for ((x, middle), kept) in channel.iter_mut().zip(middle).zip(kept) {
+            *x -= middle - kept;
+        }
+    }
+    channels
+}
+
+/// (1 − mix)·dry + mix·wet; exactly one of them at either end.
+fn mixed(mut wet: Vec<Vec<f32>>, dry: &[Vec<f32>], mix: f32) -> Vec<Vec<f32>> {
+    if mix >= 1.0 {
+        return wet;
+    }
+    for (wet, dry) in wet.iter_mut().zip(dry) {
+        wet.iter_mut().zip(dry).for_each(|(wet, dry)| *wet = (1.0 - mix) * dry + mix * *wet);
+    }
+    wet
+}
+
+/// Silence in front, and as much less at the end.
+fn delayed(channel: &mut Vec<f32>, delay: usize) {
+    let frames = channel.len();
+    channel.splice(0..0, std::iter::repeat_n(0.0, delay.min(frames)));
+    channel.truncate(frames);
+}
+
+#[cfg(test)]
+mod tests;
