@@ -90,9 +90,8 @@ impl<'m> Processor<'m> {
     }
 
     /// Makes [`process`](Self::process) return [`Error::Stopped`] soon after the flag is set.
-    pub fn stopped_by(mut self, flag: Arc<AtomicBool>) -> Self {
+    pub fn stopped_by(&mut self, flag: Arc<AtomicBool>) {
         self.stop = Some(flag);
-        self
     }
 
     /// The sound processed: of the same rate, channel count and length.

@@ -135,7 +135,8 @@ fn wrong_options_models_and_stops_are_errors() {
         assert!(Processor::open(&model, ProcessOptions { mix, ..Default::default() }).is_err());
     }
     let flag = Arc::new(AtomicBool::new(true));
-    let mut processor = Processor::open(&model, ProcessOptions::default()).unwrap().stopped_by(flag);
+    let mut processor = Processor::open(&model, ProcessOptions::default()).unwrap();
+    processor.stopped_by(flag);
     assert!(matches!(processor.process(&sound(16_000, 1, 5)), Err(Error::Stopped(_))));
     let huge = Sound::new(SampleRate::new(16_000).unwrap(), vec![vec![f32::MAX; 500]]).unwrap();
     let message = Processor::open(&model, ProcessOptions::default()).unwrap().process(&huge).unwrap_err();
