@@ -71,7 +71,11 @@ pub fn run(args: &Args) -> Result<Tally> {
     let latency_ms = 1e3 * rate.seconds(opened.model.latency());
     let document =
         Document { schema: SCHEMA, model: args.model.clone(), latency_ms, mean: mean(&lines), files: lines };
-    if args.json { print::json(&document)? } else { print::text(&table(&document))? }
+    if args.json {
+        print::json(&document)?
+    } else {
+        print::text(&table(&document))?
+    }
     Ok(tally)
 }
 

@@ -102,7 +102,10 @@ fn page(d: &Document<'_>) -> String {
     let mut lines = vec![("name", d.card.name.clone()), ("kind", d.kind.into())];
     if let Some(rate) = d.rate {
         let channels = d.channels.unwrap_or(1);
-        lines.push(("sound", format!("{rate} Hz, {channels} channel{}", if channels == 1 { "" } else { "s" })));
+        lines.push((
+            "sound",
+            format!("{rate} Hz, {channels} channel{}", if channels == 1 { "" } else { "s" }),
+        ));
         let ms = 1e3 * d.latency_frames as f64 / f64::from(rate);
         lines.push(("latency", format!("{} frames, {ms:.3} ms", d.latency_frames)));
     }

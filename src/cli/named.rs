@@ -24,7 +24,11 @@ pub fn open(name: &str) -> Result<Named> {
     let path = Path::new(name);
     if !path.exists() {
         let known = bundled::names().collect::<Vec<_>>().join(", ");
-        return Err(Error::input(format!("model {name}"), format!("{known} or a model file"), "no such file"));
+        return Err(Error::input(
+            format!("model {name}"),
+            format!("{known} or a model file"),
+            "no such file",
+        ));
     }
     let bytes = std::fs::read(path).map_err(|e| Error::io("read model", path, e))?;
     from_bytes(&bytes, name)

@@ -58,3 +58,64 @@ pub fn run(args: Args) -> Result<Tally> {
     print::text(&format!("{}: trained\n", files.model.display()))?;
     Ok(Tally::ONE)
 }
+
+/// Shows an event on the bar.
+fn show(bar: &ProgressBar, event: &Event) {
+    let line = match event {
+        Event::Step { step, loss, speed, seconds, .. } => {
+            bar.set_position(step + 1);
+            bar.set_message(format!("loss {loss:.4}  {speed:.0} s of sound/s"));
+            if bar.is_hidden() && step % 50 == 0 {
+                Some(format!("step {step}: loss {loss:.4}, {seconds:.0} s"))
+            } else {
+                None
+            }
+        }
+        Event::Data { clean_seconds, noise_seconds, parameters, .. } => Some(format!(
+            "{:.2} h of clean sound, {:.2} h of noise, {parameters} parameters",
+            clean_seconds / 3600.0,
+            noise_seconds / 3600.0
+        )),
+        Event::Valid { step, figures } => Some(format!(
+            "step {step}: validation loss {:.4}, SI-SDR {:.2} dB (noisy {:.2} dB)",
+            figures.loss, figures.si_sdr, figures.noisy_si_sdr
+        )),
+        Event::Saved { step } => Some(format!("step {step}: checkpoint written")),
+    };
+    if let Some(line) = line {
+        if std::io::stderr().is_terminal() { bar.println(line) } else { eprintln!("{line}") }
+    }
+}
+
+/// A line of the log, as far as the curve needs it.
+#[derive(Deserialize)]
+struct LogLine {
+    step: Option<u64>,
+    loss: Option<f64>,
+    figures: Option<LoggedFigures>,
+}
+
+#[derive(Deserialize)]
+struct LoggedFigures {
+    loss: f64,
+}
+
+/// Draws the loss curve from the whole log, earlier sittings included.
+fn draw(files: &Files) -> Result<()> {
+    let text = std::fs::read_to_string(&files.log).map_err(|e| Error::io("read", &files.log, e))?;
+    let lines: Vec<LogLine> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let steps: Vec<(f64, f64)> = lines.iter().filter_map(|l| Some((l.step? as f64, l.loss?))).collect();
+    let mean = |w: &[(f64, f64)]| {
+        let sum = |f: fn(&(f64, f64)) -> f64| w.iter().map(f).sum::<f64>() / w.len() as f64;
+        (sum(|p| p.0), sum(|p| p.1))
+    };
+    let smooth: Vec<(f64, f64)> = steps.chunks(20).map(mean).collect();
+    let valid: Vec<(f64, f64)> =
+        lines.iter().filter_map(|l| Some((l.step? as f64, l.figures.as_ref()?.loss))).collect();
+    let series = [
+        Series { name: "training, mean of 20", points: &smooth },
+        Series { name: "validation", points: &valid },
+    ];
+    let path = files.model.with_extension("loss.png");
+    curve_png(&path, "loss", "step", "loss", &series)
+}

@@ -139,8 +139,7 @@ impl<'m> Processor<'m> {
             let feeds: Vec<Feed> = (0..streams).map(|stream| Feed { stream, rows }).collect();
             input.clear();
             for group in channels.chunks(width) {
-                let row =
-                    |n: usize| group.iter().map(move |channel| channel.get(n).copied().unwrap_or(0.0));
+                let row = |n: usize| group.iter().map(move |channel| channel.get(n).copied().unwrap_or(0.0));
                 input.extend((start..start + rows).flat_map(row));
             }
             let output = output.get_mut(..input.len()).unwrap_or_default();

@@ -64,7 +64,8 @@ impl Ledger {
     /// Whether `output` was made from this key and is still what was written.
     pub fn has(&self, output: &Path, key: &str) -> bool {
         let entry = self.lock().document.done.get(&name(output)).cloned();
-        entry.is_some_and(|entry| entry.key == key && hash_file(output).is_ok_and(|hash| hash == entry.output))
+        entry
+            .is_some_and(|entry| entry.key == key && hash_file(output).is_ok_and(|hash| hash == entry.output))
     }
 
     /// Notes that `output` has been made from this key.

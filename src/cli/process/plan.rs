@@ -164,7 +164,10 @@ mod tests {
         assert_eq!(ends("a.flac -o b.wav"), [pair("a.flac", "b.wav")]);
         assert_eq!(ends("- -o -"), [pair("-", "-")]);
         assert_eq!(ends("a.flac -o out/"), [pair("a.flac", "out/a.wav")]);
-        assert_eq!(ends("a.flac x/b.mp3 -o out"), [pair("a.flac", "out/a.wav"), pair("x/b.mp3", "out/b.wav")]);
+        assert_eq!(
+            ends("a.flac x/b.mp3 -o out"),
+            [pair("a.flac", "out/a.wav"), pair("x/b.mp3", "out/b.wav")]
+        );
         let run = plan("a b c -o out --jobs 2 --mix 0.5 --no-align --depth 32f --stereo linked").unwrap();
         assert_eq!(run.threads, 2);
         assert!(run.fingerprint().ends_with("mix 0.5 align false stereo Linked depth Float32"));
