@@ -14,8 +14,9 @@
 //! channel alike. What differs between the channels is untouched: the stereo image cannot wander, and noise that differs from
 //! channel to channel stays. A model of several channels links them by itself; its channels are taken in groups.
 //!
-//! Not aligned, the output is the same sound delayed by L, rounded to whole frames of the sound's own rate, with silence in front,
-//! and cut to the same length. A sound at another rate than the model's has, where `mix` is 1, nothing above half the model's rate.
+//! Not aligned, nothing is dropped: the output is what the model says, L late and cut to the sound's length, and x is delayed as much
+//! for the mix, to the nearest frame of its own rate. Where `mix` is 1, nothing above half the model's rate is left of a sound of a
+//! higher one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -96,26 +97,30 @@ impl<'m> Processor<'m> {
 
     /// The sound processed: of the same rate, channel count and length.
     pub fn process(&mut self, sound: &Sound) -> Result<Sound> {
-        let dry = resample(sound, self.rate)?;
-        let wet = match self.options.stereo {
+        let (inside, latency) = (resample(sound, self.rate)?, self.model.latency());
+        let mut wet = match self.options.stereo {
             Stereo::Linked if sound.channel_count() > 1 => {
-                let middle = middle(dry.channels());
+                let middle = middle(inside.channels());
                 let kept = self.filter(std::slice::from_ref(&middle))?;
-                linked(dry.into_channels(), &middle, kept.first().map_or(&[], Vec::as_slice))
+                linked(inside.channels(), &middle, kept.first().map_or(&[], Vec::as_slice), latency)
             }
-            _ => self.filter(dry.channels())?,
+            _ => self.filter(inside.channels())?,
         };
+        for channel in &mut wet {
+            if self.options.align {
+                channel.drain(..latency.min(channel.len()));
+            } else {
+                channel.truncate(inside.frames());
+            }
+        }
         let wet = Sound::of("output of the model", self.rate, wet)?;
         let wet = resample_to_length(&wet, sound.rate(), sound.frames())?.into_channels();
-        let mut out = mixed(wet, sound.channels(), self.options.mix);
-        if !self.options.align {
-            let delay = self.rate.frames_at(sound.rate(), self.model.latency());
-            out.iter_mut().for_each(|channel| delayed(channel, delay));
-        }
-        Sound::of("output", sound.rate(), out)
+        let late = if self.options.align { 0 } else { self.rate.frames_at(sound.rate(), latency) };
+        Sound::of("output", sound.rate(), mixed(wet, sound.channels(), late, self.options.mix))
     }
 
-    /// The model over channels at its own rate, one stream for each group of the model's width; aligned.
+    /// The model over channels at its own rate, one stream for each group of the model's width: `latency` frames more than came in,
+    /// so many late.
     fn filter(&mut self, channels: &[Vec<f32>]) -> Result<Vec<Vec<f32>>> {
         let (width, latency) = (self.width, self.model.latency());
         if !channels.len().is_multiple_of(width) {
@@ -128,7 +133,7 @@ impl<'m> Processor<'m> {
         }
         (0..streams).for_each(|stream| self.cpu.reset(stream));
         let frames = channels.first().map_or(0, Vec::len);
-        let mut out: Vec<Vec<f32>> = channels.iter().map(|_| Vec::with_capacity(frames)).collect();
+        let mut out: Vec<Vec<f32>> = channels.iter().map(|_| Vec::with_capacity(frames + latency)).collect();
         let mut input = Vec::with_capacity(ROWS * channels.len());
         let mut output = vec![0.0; ROWS * channels.len()];
         for start in (0..frames + latency).step_by(ROWS) {
@@ -144,11 +149,9 @@ impl<'m> Processor<'m> {
             }
             let output = output.get_mut(..input.len()).unwrap_or_default();
             self.cpu.advance(&feeds, Rows::Samples(&input), output)?;
-            // Rows before the latency has passed answer the silence before the sound.
-            let skip = latency.saturating_sub(start).min(rows);
             for (group, rows) in out.chunks_mut(width).zip(output.chunks(rows * width)) {
                 for (c, channel) in group.iter_mut().enumerate() {
-                    channel.extend(rows.iter().skip(skip * width + c).step_by(width));
+                    channel.extend(rows.iter().skip(c).step_by(width));
                 }
             }
         }
@@ -175,32 +178,27 @@ fn middle(channels: &[Vec<f32>]) -> Vec<f32> {
     sum
 }
 
-/// Every channel without what the model took from the middle.
-fn linked(mut channels: Vec<Vec<f32>>, middle: &[f32], kept: &[f32]) -> Vec<Vec<f32>> {
-    for channel in &mut channels {
-        for ((x, middle), kept) in channel.iter_mut().zip(middle).zip(kept) {
-            *x -= middle - kept;
-        }
-    }
-    channels
+/// Every channel, `latency` late, without what the model took from the middle.
+fn linked(channels: &[Vec<f32>], middle: &[f32], kept: &[f32], latency: usize) -> Vec<Vec<f32>> {
+    let removed: Vec<f32> = late(middle, latency).zip(kept).map(|(middle, kept)| middle - kept).collect();
+    let less = |channel: &Vec<f32>| late(channel, latency).zip(&removed).map(|(x, r)| x - r).collect();
+    channels.iter().map(less).collect()
 }
 
-/// (1 − mix)·dry + mix·wet; exactly one of them at either end.
-fn mixed(mut wet: Vec<Vec<f32>>, dry: &[Vec<f32>], mix: f32) -> Vec<Vec<f32>> {
+/// (1 − mix)·dry + mix·wet, dry so many frames late; exactly one of them at either end.
+fn mixed(mut wet: Vec<Vec<f32>>, dry: &[Vec<f32>], frames: usize, mix: f32) -> Vec<Vec<f32>> {
     if mix >= 1.0 {
         return wet;
     }
     for (wet, dry) in wet.iter_mut().zip(dry) {
-        wet.iter_mut().zip(dry).for_each(|(wet, dry)| *wet = (1.0 - mix) * dry + mix * *wet);
+        wet.iter_mut().zip(late(dry, frames)).for_each(|(wet, dry)| *wet = (1.0 - mix) * dry + mix * *wet);
     }
     wet
 }
 
-/// Silence in front, and as much less at the end.
-fn delayed(channel: &mut Vec<f32>, delay: usize) {
-    let frames = channel.len();
-    channel.splice(0..0, std::iter::repeat_n(0.0, delay.min(frames)));
-    channel.truncate(frames);
+/// So many frames of silence, then the samples.
+fn late(samples: &[f32], frames: usize) -> impl Iterator<Item = f32> {
+    std::iter::repeat_n(0.0, frames).chain(samples.iter().copied())
 }
 
 #[cfg(test)]

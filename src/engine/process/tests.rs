@@ -54,11 +54,13 @@ fn the_output_is_the_executors_less_the_latency() {
     assert_eq!(aligned.channels()[0], whole[latency..]);
     let late = run(&model, ProcessOptions { align: false, ..Default::default() }, &sound);
     assert_eq!(late.channels()[0], whole[..3_000]);
+    let dry = run(&model, ProcessOptions { align: false, mix: 0.0, ..Default::default() }, &sound);
+    assert_eq!(dry.channels()[0][latency..], sound.channels()[0][..3_000 - latency]);
 }
 
 #[test]
 fn a_filter_that_hands_its_input_through_is_in_line_at_another_rate() {
-    // An untrained filter multiplies by sigmoid(3) at most by little else: its output follows the input.
+    // An untrained filter's mask begins near 1: its output follows the input.
     let (model, sound) = (model(1), sound(44_100, 1, 20_000));
     let out = run(&model, ProcessOptions::default(), &sound);
     let (x, y) = (&sound.channels()[0], &out.channels()[0]);

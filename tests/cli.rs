@@ -1,0 +1,10 @@
+//! The program as a user runs it: every verb, every bad input.
+
+#[path = "cli/bad_input.rs"]
+mod bad_input;
+#[path = "cli/process.rs"]
+mod process;
+#[path = "cli/support.rs"]
+mod support;
+#[path = "cli/verbs.rs"]
+mod verbs;

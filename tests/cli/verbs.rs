@@ -1,0 +1,157 @@
+//! `eval`, `info`, `import`, `completions`, help; and that training ends in a model.
+
+use serde_json::Value;
+
+use crate::support::Folder;
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap()
+}
+
+#[test]
+fn info_tells_a_models_facts() {
+    let folder = Folder::new();
+    let model = folder.filter("m.safetensors");
+    let page = folder.run("info m.safetensors").ok().text();
+    for part in ["untrained", "filter", "16000 Hz, 1 channel", "69 frames, 4.312 ms", "beginning from zeros"]
+    {
+        assert!(page.contains(part), "no {part} in {page}");
+    }
+    assert!(!page.contains("FLOP"));
+    let page = folder.run("info m.safetensors --plan").ok().text();
+    assert!(page.contains("FLOP/row") && page.contains("encoder") && page.contains("overlap"), "{page}");
+    let document = json(&folder.run("info m.safetensors --plan --json").ok().text());
+    assert_eq!(document["schema"], 1);
+    assert_eq!(document["latency_frames"], 69);
+    assert_eq!(document["parameters"], model.plan.param_count());
+    let ops = document["plan"].as_array().unwrap();
+    assert_eq!(ops.len(), model.plan.ops.len());
+    let state: u64 = ops.iter().map(|op| op["state_bytes"].as_u64().unwrap()).sum();
+    assert_eq!(document["state_bytes"], state);
+    assert!(json(&folder.run("info denoise --json").ok().text()).get("plan").is_none());
+}
+
+#[test]
+fn eval_measures_each_file_and_the_mean() {
+    let folder = Folder::new();
+    folder.filter("m.safetensors");
+    for (name, rate, channels) in [("a", 16_000, 1), ("b", 44_100, 2)] {
+        folder.tone(&format!("clean/{name}.wav"), rate, channels, 20_000);
+        folder.tone(&format!("noisy/{name}.wav"), rate, channels, 20_000);
+    }
+    let line = "eval --model m.safetensors noisy --reference clean";
+    let document = json(&folder.run(&format!("{line} --json")).ok().text());
+    assert_eq!(document["schema"], 1);
+    assert_eq!(document["latency_ms"], 4.3125);
+    let files = document["files"].as_array().unwrap();
+    assert_eq!(files.iter().map(|f| f["file"].as_str().unwrap()).collect::<Vec<_>>(), ["a.wav", "b.wav"]);
+    let number = |line: &Value, side: &str, name: &str| line[side][name].as_f64().unwrap();
+    for file in files {
+        // The noisy side is the clean one; the untrained filter follows it, a little off.
+        assert_eq!((number(file, "noisy", "si_sdr"), number(file, "noisy", "stft")), (120.0, 0.0));
+        assert!((5.0..119.0).contains(&number(file, "processed", "si_sdr")), "{file}");
+        assert!(file["times_real_time"].as_f64().unwrap() > 0.0);
+    }
+    let mean = (number(&files[0], "processed", "snr") + number(&files[1], "processed", "snr")) / 2.0;
+    assert!((number(&document["mean"], "processed", "snr") - mean).abs() < 1e-9);
+    let table = folder.run(line).ok().text();
+    assert!(table.contains("SI-SDR, dB") && table.contains("\nmean"), "{table}");
+
+    folder.tone("noisy/c.wav", 16_000, 1, 20_000);
+    folder.run(line).refused(2, &["c.wav: expected a clean file of that name in clean, got none"]);
+    folder.tone("clean/c.wav", 16_000, 1, 19_000);
+    folder.run(line).refused(1, &["clean/c.wav at 16000 Hz: expected 1 channels of 20000 frames"]);
+}
+
+#[test]
+fn a_mamba_checkpoint_is_imported() {
+    let folder = Folder::new();
+    let checkpoint = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/mamba_lm/tiny/hf");
+    let said = folder.run(&format!("import {} -o lm.safetensors", checkpoint.display())).ok().text();
+    assert!(said.starts_with("lm.safetensors: "), "{said}");
+    let document = json(&folder.run("info lm.safetensors --json").ok().text());
+    assert_eq!((&document["kind"], &document["rate"]), (&Value::from("language"), &Value::Null));
+    folder.tone("in.wav", 16_000, 1, 500);
+    let line = "process in.wav -o out.wav --model lm.safetensors";
+    folder.run(line).refused(2, &["expected a filter (sound to sound), got language"]);
+    folder.run("import nowhere -o x.safetensors").refused(2, &["nowhere"]);
+}
+
+#[test]
+fn help_and_completions_go_to_standard_output() {
+    let folder = Folder::new();
+    assert!(folder.run("--version").ok().text().starts_with("cascabel "));
+    for (line, part) in [
+        ("--help", "process"),
+        ("process --help", "--no-align"),
+        ("eval --help", "--reference"),
+        ("info --help", "--plan"),
+        ("import --help", "config.json"),
+        ("completions bash", "complete -F _cascabel"),
+        ("completions zsh", "#compdef cascabel"),
+        ("completions fish", "complete -c cascabel"),
+    ] {
+        let said = folder.run(line).ok().text();
+        assert!(said.contains(part), "{line}: {said}");
+    }
+}
+
+#[cfg(feature = "train")]
+#[test]
+fn a_recipe_trains_resumes_and_ends_in_a_model_that_runs() {
+    let folder = Folder::new();
+    for (name, frames) in [("clean/a.wav", 20_000), ("noise/wind/b.wav", 24_000)] {
+        folder.tone(name, 8_000, 1, frames);
+    }
+    folder.write("small.toml", RECIPE.as_bytes());
+    let run = folder.run("train small.toml --out run --threads 1");
+    assert_eq!(run.code, 0, "{}", run.err);
+    for end in [".safetensors", ".checkpoint.safetensors", ".log.jsonl", ".loss.png"] {
+        assert!(folder.path(&format!("run/small{end}")).exists(), "{end}");
+    }
+    let page = folder.run("info run/small.safetensors").ok().text();
+    assert!(page.contains("a settled state") && page.contains("steps                   3.0000"), "{page}");
+    let first = folder.bytes("run/small.safetensors");
+    folder.write("small.toml", RECIPE.replace("steps = 3", "steps = 5").as_bytes());
+    let run = folder.run("train small.toml --out run --resume --threads 1");
+    assert_eq!(run.code, 0, "{}", run.err);
+    assert!(run.err.contains("step 5") && !run.err.contains("step 2:"), "{}", run.err);
+    assert_ne!(folder.bytes("run/small.safetensors"), first);
+    folder.run("process clean/a.wav -o out.wav --model run/small.safetensors").ok();
+    assert_eq!(folder.sound("out.wav").frames(), 20_000);
+}
+
+#[cfg(feature = "train")]
+const RECIPE: &str = r#"
+name = "small"
+seed = 1
+[model]
+kind = "filter"
+rate = 8000
+hop = 16
+window = 64
+basis_window = 32
+[[model.tiers]]
+d_model = 8
+blocks = 1
+mixer = { kind = "mamba", d_state = 4 }
+[data]
+clean = ["clean"]
+noise = ["noise"]
+valid_clean = ["clean"]
+valid_noise = ["noise"]
+[mix]
+seconds = 0.5
+[loss]
+l1 = 1.0
+resolutions = [[64, 16]]
+[schedule]
+peak = 1e-3
+last = 1e-4
+warm_up = 1
+steps = 3
+[run]
+batch = 2
+valid_every = 2
+valid_examples = 2
+"#;
