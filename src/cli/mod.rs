@@ -4,7 +4,7 @@
 //! argv ─► one verb's Args ─► its plan ─► run ─► Tally ─► exit code
 //! ```
 //!
-//! Each verb is one module. [`exit`] decides every exit code and prints every complaint, one line each. `--json` output is one
+//! Each verb is one module. `exit` decides every exit code and prints every complaint, one line each. `--json` output is one
 //! document with a `schema` number, raised when a field changes its meaning or goes.
 
 mod completions;

@@ -28,7 +28,10 @@ fn info_tells_a_models_facts() {
     assert_eq!(ops.len(), model.plan.ops.len());
     let state: u64 = ops.iter().map(|op| op["state_bytes"].as_u64().unwrap()).sum();
     assert_eq!(document["state_bytes"], state);
-    assert!(json(&folder.run("info denoise --json").ok().text()).get("plan").is_none());
+    let denoise = json(&folder.run("info denoise --json").ok().text());
+    assert!(denoise.get("plan").is_none());
+    assert!(denoise["gmac_per_second"].as_f64().unwrap() <= 0.1);
+    assert!(denoise["latency_frames"].as_u64().unwrap() <= 96, "6 ms at 16 kHz");
 }
 
 #[test]
@@ -66,11 +69,14 @@ fn eval_measures_each_file_and_the_mean() {
 #[test]
 fn a_mamba_checkpoint_is_imported() {
     let folder = Folder::new();
-    let checkpoint = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/mamba_lm/tiny/hf");
-    let said = folder.run(&format!("import {} -o lm.safetensors", checkpoint.display())).ok().text();
-    assert!(said.starts_with("lm.safetensors: "), "{said}");
-    let document = json(&folder.run("info lm.safetensors --json").ok().text());
-    assert_eq!((&document["kind"], &document["rate"]), (&Value::from("language"), &Value::Null));
+    for naming in ["original", "hf"] {
+        let tiny = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/mamba_lm/tiny");
+        let line = format!("import {} -o lm.safetensors", tiny.join(naming).display());
+        let said = folder.run(&line).ok().text();
+        assert!(said.starts_with("lm.safetensors: "), "{said}");
+        let document = json(&folder.run("info lm.safetensors --json").ok().text());
+        assert_eq!((&document["kind"], &document["rate"]), (&Value::from("language"), &Value::Null));
+    }
     folder.tone("in.wav", 16_000, 1, 500);
     let line = "process in.wav -o out.wav --model lm.safetensors";
     folder.run(line).refused(2, &["expected a filter (sound to sound), got language"]);
@@ -98,26 +104,26 @@ fn help_and_completions_go_to_standard_output() {
 
 #[cfg(feature = "train")]
 #[test]
-fn a_recipe_trains_resumes_and_ends_in_a_model_that_runs() {
+fn a_run_that_was_cut_ends_as_one_that_was_not() {
     let folder = Folder::new();
     for (name, frames) in [("clean/a.wav", 20_000), ("noise/wind/b.wav", 24_000)] {
         folder.tone(name, 8_000, 1, frames);
     }
     folder.write("small.toml", RECIPE.as_bytes());
-    let run = folder.run("train small.toml --out run --threads 1");
-    assert_eq!(run.code, 0, "{}", run.err);
-    for end in [".safetensors", ".checkpoint.safetensors", ".log.jsonl", ".loss.png"] {
-        assert!(folder.path(&format!("run/small{end}")).exists(), "{end}");
+    for line in ["--out whole --threads 2", "--out cut --threads 1 --minutes 0.0001", "--out cut --resume"] {
+        let run = folder.run(&format!("train small.toml {line}"));
+        assert_eq!(run.code, 0, "{}", run.err);
     }
-    let page = folder.run("info run/small.safetensors").ok().text();
-    assert!(page.contains("a settled state") && page.contains("steps                   3.0000"), "{page}");
-    let first = folder.bytes("run/small.safetensors");
-    folder.write("small.toml", RECIPE.replace("steps = 3", "steps = 5").as_bytes());
-    let run = folder.run("train small.toml --out run --resume --threads 1");
-    assert_eq!(run.code, 0, "{}", run.err);
-    assert!(run.err.contains("step 5") && !run.err.contains("step 2:"), "{}", run.err);
-    assert_ne!(folder.bytes("run/small.safetensors"), first);
-    folder.run("process clean/a.wav -o out.wav --model run/small.safetensors").ok();
+    let weights = |name: &str| {
+        cascabel::model::Model::load(folder.path(&format!("{name}/small.safetensors"))).unwrap().weights
+    };
+    assert!(weights("whole") == weights("cut"), "the resumed run went another way");
+    for end in [".checkpoint.safetensors", ".log.jsonl", ".loss.png"] {
+        assert!(folder.path(&format!("whole/small{end}")).exists(), "{end}");
+    }
+    let page = folder.run("info whole/small.safetensors").ok().text();
+    assert!(page.contains("a settled state") && page.contains("steps                   6.0000"), "{page}");
+    folder.run("process clean/a.wav -o out.wav --model whole/small.safetensors").ok();
     assert_eq!(folder.sound("out.wav").frames(), 20_000);
 }
 
@@ -149,9 +155,9 @@ resolutions = [[64, 16]]
 peak = 1e-3
 last = 1e-4
 warm_up = 1
-steps = 3
+steps = 6
 [run]
 batch = 2
-valid_every = 2
+valid_every = 3
 valid_examples = 2
 "#;

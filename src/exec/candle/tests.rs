@@ -5,8 +5,9 @@ use candle_core::{DType, Device, Tensor, Var};
 use super::{CandleInput, CandleModel, CandleState, train_error};
 use crate::Result;
 use crate::exec::reference::Reference;
+use crate::exec::testing::random_cuts;
 use crate::exec::{Limits, Rows};
-use crate::plan::{Act, Init, NormKind, Plan, PlanBuilder, Rule, View, Weights};
+use crate::plan::{Act, Draws, Init, NormKind, Plan, PlanBuilder, Rule, View, Weights};
 
 fn noise(n: usize, seed: u64) -> Vec<f32> {
     let mut z = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -157,43 +158,42 @@ fn a_model_of_every_op_passes_the_gradient_check() -> Result<()> {
 }
 
 #[test]
-fn cut_anywhere_outputs_state_and_gradients_are_those_of_the_whole() -> Result<()> {
+fn two_hundred_random_cuts_leave_outputs_state_and_gradients_within_1e_5() -> Result<()> {
     let plan = everything()?;
     let model = CandleModel::new(&plan, &Weights::random(&plan, 4), DType::F32)?;
-    let x = samples(2, 61, 2, DType::F32)?;
+    let (rows, streams) = (61, 2);
+    let x = samples(streams, rows, 2, DType::F32)?;
+    let mut draws = Draws::new(41, 0);
     for position in 0..6 {
-        let (state, slots) = random_state(&model, 2, position)?;
+        let (state, slots) = random_state(&model, streams, position)?;
         let (whole, end) = model.forward(&state, CandleInput::Samples(&x))?;
         let grads = loss(&whole, &end).and_then(|l| l.backward()).map_err(train_error)?;
-        let (mut parts, mut now, mut at) = (Vec::new(), state.clone(), 0);
-        for (i, r) in noise(61, 40 + position).iter().enumerate() {
-            let cut = 1 + ((r.abs() * 7.0) as usize + i % 2).min(60 - at);
-            let part = x.narrow(1, at, cut).map_err(train_error)?;
-            let (y, next) = model.forward(&now, CandleInput::Samples(&part))?;
-            parts.push(y);
-            now = next;
-            at += cut;
-            if at == 61 {
-                break;
+        for case in 0..if position < 2 { 34 } else { 33 } {
+            let (mut parts, mut now, mut at) = (Vec::new(), state.clone(), 0);
+            for cut in random_cuts(rows, [2, 8, 30][case % 3], &mut draws) {
+                let part = x.narrow(1, at, cut).map_err(train_error)?;
+                let (y, next) = model.forward(&now, CandleInput::Samples(&part))?;
+                parts.push(y);
+                (now, at) = (next, at + cut);
             }
+            assert_eq!(now.position, position + rows as u64);
+            let compare = || -> candle_core::Result<()> {
+                let joined = Tensor::cat(&parts, 1)?;
+                assert!(most(&(&joined - &whole)?)? < 1e-5 * most(&whole)?);
+                for (a, b) in now.slots.iter().zip(&end.slots).filter(|(a, _)| a.elem_count() > 0) {
+                    assert!(most(&(a - b)?)? < 1e-5 * most(b)?.max(1e-2));
+                }
+                let cut = loss(&joined, &now)?.backward()?;
+                for var in model.vars().iter().chain(&slots).filter(|v| v.elem_count() > 0) {
+                    let (Some(a), Some(b)) = (cut.get(var), grads.get(var)) else {
+                        candle_core::bail!("a variable has no gradient")
+                    };
+                    assert!(most(&(a - b)?)? <= 1e-5 * most(b)?, "{:?}, position {position}", var.shape());
+                }
+                Ok(())
+            };
+            compare().map_err(train_error)?;
         }
-        assert_eq!(now.position, position + 61);
-        let compare = || -> candle_core::Result<()> {
-            let joined = Tensor::cat(&parts, 1)?;
-            assert!(most(&(&joined - &whole)?)? < 1e-5 * most(&whole)?);
-            for (a, b) in now.slots.iter().zip(&end.slots).filter(|(a, _)| a.elem_count() > 0) {
-                assert!(most(&(a - b)?)? < 1e-5 * most(b)?.max(1e-2));
-            }
-            let cut = loss(&joined, &now)?.backward()?;
-            for var in model.vars().iter().chain(&slots).filter(|v| v.elem_count() > 0) {
-                let (Some(a), Some(b)) = (cut.get(var), grads.get(var)) else {
-                    candle_core::bail!("a variable has no gradient")
-                };
-                assert!(most(&(a - b)?)? <= 1e-5 * most(b)?, "{:?}", var.shape());
-            }
-            Ok(())
-        };
-        compare().map_err(train_error)?;
     }
     Ok(())
 }
@@ -251,6 +251,40 @@ fn tokens_are_looked_up_and_the_table_has_a_gradient() -> Result<()> {
     assert!(model.gradients(&grads).iter().all(Option::is_some));
     assert_eq!(model.export()?, weights);
     assert!(model.forward(&state, CandleInput::Samples(&y)).is_err());
+    Ok(())
+}
+
+#[test]
+fn the_tables_gradient_is_that_of_finite_differences() -> Result<()> {
+    let mut b = PlanBuilder::new();
+    let x = b.embed("embedding", 5, 3)?;
+    let y = b.linear("head", x, 4, true, Act::Tanh)?;
+    let plan = b.build(y)?;
+    let model = CandleModel::new(&plan, &Weights::random(&plan, 1), DType::F64)?;
+    // Token 4 comes twice, tokens 1 and 3 not at all.
+    let tokens = Tensor::new(&[[4u32, 0], [4, 2]], &Device::Cpu).map_err(train_error)?;
+    let value = || -> Result<Tensor> {
+        let (y, end) = model.forward(&model.zero_state(2)?, CandleInput::Tokens(&tokens))?;
+        loss(&y, &end).map_err(train_error)
+    };
+    let grads = value()?.backward().map_err(train_error)?;
+    let table = &model.vars()[0];
+    let numbers = |t: &Tensor| t.flatten_all().and_then(|t| t.to_vec1::<f64>()).map_err(train_error);
+    let (before, found) = (numbers(table)?, grads.get(table).map(numbers).transpose()?.unwrap_or_default());
+    assert_eq!(found.len(), before.len());
+    for (at, found) in found.iter().enumerate() {
+        let moved = |by: f64| {
+            let mut moved = before.clone();
+            moved[at] += by;
+            let moved = Tensor::from_vec(moved, table.shape(), &Device::Cpu);
+            moved.and_then(|t| table.set(&t)).map_err(train_error)?;
+            value()?.to_scalar::<f64>().map_err(train_error)
+        };
+        let expected = (moved(1e-5)? - moved(-1e-5)?) / 2e-5;
+        moved(0.0)?;
+        assert!((found - expected).abs() <= 1e-3 * expected.abs() + 1e-9, "{at}: {found} for {expected}");
+        assert_eq!(*found != 0.0, [0, 2, 4].contains(&(at / 3)), "row {}", at / 3);
+    }
     Ok(())
 }
 

@@ -2,6 +2,11 @@
 //!
 //! Every operation here is exactly rounded (or a fixed polynomial of such), and [`Lanes::sum`] adds in a fixed tree, so all
 //! implementations give the same bits: a wider register changes the speed, not the sound.
+#![allow(
+    clippy::excessive_precision,
+    clippy::approx_constant,
+    reason = "fitted coefficients, as they came out"
+)]
 
 /// Sixteen f32 numbers in registers. Methods are inlined into a function compiled for the instruction set.
 ///

@@ -41,6 +41,8 @@ mod linear;
 mod pack;
 mod portable;
 mod program;
+#[cfg(test)]
+mod rtsan_tests;
 mod scan;
 #[cfg(test)]
 mod tests;

@@ -15,6 +15,13 @@ impl Portable {
     }
 
     #[inline(always)]
+    fn zip3(self, a: Self, b: Self, f: impl Fn(f32, f32, f32) -> f32) -> Self {
+        let mut out = self.0;
+        out.iter_mut().zip(a.0).zip(b.0).for_each(|((x, a), b)| *x = f(*x, a, b));
+        Self(out)
+    }
+
+    #[inline(always)]
     fn map(self, f: impl Fn(f32) -> f32) -> Self {
         Self(self.0.map(f))
     }
@@ -55,11 +62,11 @@ unsafe impl Lanes for Portable {
     }
     #[inline(always)]
     unsafe fn fma(self, a: Self, b: Self) -> Self {
-        Self(std::array::from_fn(|i| self.0[i].mul_add(a.0[i], b.0[i])))
+        self.zip3(a, b, f32::mul_add)
     }
     #[inline(always)]
     unsafe fn fnma(self, a: Self, b: Self) -> Self {
-        Self(std::array::from_fn(|i| (-self.0[i]).mul_add(a.0[i], b.0[i])))
+        self.zip3(a, b, |x, a, b| (-x).mul_add(a, b))
     }
     #[inline(always)]
     unsafe fn min(self, o: Self) -> Self {
@@ -83,13 +90,16 @@ unsafe impl Lanes for Portable {
     }
     #[inline(always)]
     unsafe fn where_below(self, bound: Self, a: Self, b: Self) -> Self {
-        Self(std::array::from_fn(|i| if self.0[i] < bound.0[i] { a.0[i] } else { b.0[i] }))
+        let mut bound = bound.0;
+        let lanes = bound.iter_mut().zip(self.0).zip(a.0.into_iter().zip(b.0));
+        lanes.for_each(|((bound, x), (a, b))| *bound = if x < *bound { a } else { b });
+        Self(bound)
     }
     #[inline(always)]
     unsafe fn sum(self) -> f32 {
-        let x = self.0;
-        let eight: [f32; 8] = std::array::from_fn(|i| x[i] + x[i + 8]);
-        let four: [f32; 4] = std::array::from_fn(|i| eight[i] + eight[i + 4]);
-        (four[0] + four[2]) + (four[1] + four[3])
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = self.0;
+        let four = [(a + i) + (e + m), (b + j) + (f + n), (c + k) + (g + o), (d + l) + (h + p)];
+        let [a, b, c, d] = four;
+        (a + c) + (b + d)
     }
 }
