@@ -3,6 +3,7 @@
 # make rtsan  the real-time path under the real-time sanitizer
 SHELL := /bin/bash
 CARGO ?= cargo
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 RTSAN_LIB := $(shell rustc --print sysroot 2>/dev/null)/lib/rustlib/x86_64-unknown-linux-gnu/lib/librustc-stable_rt.rtsan.a
 
 .PHONY: demo test rtsan tools data
@@ -20,11 +21,11 @@ test: tools
 
 # Every op through advance and reset; one allocation, lock or system call there ends the test program.
 rtsan: tools
-	RTSAN_ENABLE=1 RTSAN_LIB_PATH=$(RTSAN_LIB) $(CARGO) test --lib rtsan_
+	RTSAN_ENABLE=1 RTSAN_LIB_PATH=$(RTSAN_LIB) $(CARGO) test --lib rtsan_ -- --include-ignored
 
 # What a bare Debian machine with Rust may lack: a C compiler and linker for two dependencies.
 tools:
-	@command -v cc >/dev/null || { apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev; } \
+	@command -v cc >/dev/null || { $(SUDO) apt-get update && $(SUDO) apt-get install -y --no-install-recommends gcc libc6-dev; } \
 		|| { echo "make: a C compiler is missing and could not be installed: install gcc" >&2; exit 2; }
 
 data:

@@ -7,6 +7,7 @@
 //! Each verb is one module. `exit` decides every exit code and prints every complaint, one line each. `--json` output is one
 //! document with a `schema` number, raised when a field changes its meaning or goes.
 
+mod bench;
 mod completions;
 mod eval;
 mod exit;
@@ -42,6 +43,7 @@ enum Verb {
     Eval(eval::Args),
     Info(info::Args),
     Import(import::Args),
+    Bench(bench::Args),
     #[cfg(feature = "train")]
     Train(train::Args),
     Completions(completions::Args),
@@ -61,6 +63,7 @@ fn run(verb: Verb) -> Result<Tally> {
         Verb::Eval(args) => eval::run(&args),
         Verb::Info(args) => info::run(&args),
         Verb::Import(args) => import::run(&args),
+        Verb::Bench(args) => bench::run(&args),
         #[cfg(feature = "train")]
         Verb::Train(args) => train::run(args),
         Verb::Completions(args) => completions::run(&args),

@@ -26,9 +26,22 @@ mod bounds {
     pub const CANCELLING_SUM: f64 = 3.5e-5;
     /// Ā and B̄, computed in f64 and rounded once.
     pub const BARS: f64 = 1e-6;
-    /// A time-invariant scan from its continuous parameters. Looser than [`OP`], because rounding an exact Ā to f32 already moves y
-    /// by up to 9.4e-6 (slow modes, T = 4,097), whatever is then computed with it.
-    pub const END_TO_END: f64 = 2e-5;
+    /// A time-invariant scan from its continuous parameters, on what keeps Ā and B̄ in f32. Looser than [`OP`], because rounding an
+    /// exact Ā to f32 already moves y by up to 9.4e-6, whatever is then computed with it.
+    const END_TO_END: f64 = 2e-5;
+    /// The golden of the slowest modes (|Ā| = 0.9993 over 4,097 rows), and what rounding Ā and B̄ to f32 moves there by itself,
+    /// all else in float64: above [`END_TO_END`], so [`OP`] on top of it is what is allowed.
+    const SLOWEST: &str = "s4d_bilinear_b1_t4097_d1_n16";
+    const MOVED: [(&str, f64); 3] = [("h_T", 9.1e-5), ("grad_log_A_real", 4.1e-5), ("grad_A_imag", 4.5e-5)];
+
+    /// The bound of a quantity of a time-invariant scan end to end.
+    pub fn end_to_end(golden: &str, quantity: &str) -> f64 {
+        match MOVED.iter().find(|moved| golden == SLOWEST && moved.0 == quantity) {
+            Some((_, moved)) => OP + moved,
+            None => END_TO_END,
+        }
+    }
+
     /// Logits of a language model, absolute.
     pub const LOGITS: f64 = 1e-4;
     /// Gradients and states of a whole language model.

@@ -25,7 +25,7 @@ impl Report {
     pub fn check(&mut self, case: &str, executor: &str, quantity: &str, error: f64, bound: f64) {
         let new = Worst { error, bound, case: case.into() };
         if error.is_nan() || error > bound {
-            self.failures.push(format!("{case}, {quantity} on {executor}: {error:.2e}, allowed {bound:.0e}"));
+            self.failures.push(format!("{case}, {quantity} on {executor}: {error:.2e}, allowed {bound:.1e}"));
         }
         let key = (quantity.to_string(), executor.to_string());
         let old = self.worst.entry(key).or_insert(Worst { error: -1.0, bound, case: String::new() });
@@ -38,7 +38,7 @@ impl Report {
     pub fn finish(self) {
         let row = |((quantity, executor), worst): (&(String, String), &Worst)| {
             let Worst { error, bound, case } = worst;
-            format!("| {quantity} | {executor} | {error:.1e} | {bound:.0e} | {case} |\n")
+            format!("| {quantity} | {executor} | {error:.1e} | {bound:.1e} | {case} |\n")
         };
         assert!(!self.worst.is_empty(), "{}: nothing was measured", self.title);
         let rows: String = self.worst.iter().map(row).collect();

@@ -51,11 +51,11 @@ fn the_output_is_the_executors_less_the_latency() {
     let mut whole = vec![0.0; input.len()];
     cpu.advance(&[Feed { stream: 0, rows: input.len() }], Rows::Samples(&input), &mut whole).unwrap();
     let aligned = run(&model, ProcessOptions::default(), &sound);
-    assert_eq!(aligned.channels()[0], whole[latency..]);
+    assert!(aligned.channels()[0] == whole[latency..]);
     let late = run(&model, ProcessOptions { align: false, ..Default::default() }, &sound);
-    assert_eq!(late.channels()[0], whole[..3_000]);
+    assert!(late.channels()[0] == whole[..3_000]);
     let dry = run(&model, ProcessOptions { align: false, mix: 0.0, ..Default::default() }, &sound);
-    assert_eq!(dry.channels()[0][latency..], sound.channels()[0][..3_000 - latency]);
+    assert!(dry.channels()[0][latency..] == sound.channels()[0][..3_000 - latency]);
 }
 
 #[test]

@@ -34,3 +34,26 @@ fn rtsan_misuse() -> Result<()> {
     assert!(cpu.advance(&feed, crate::exec::Rows::Samples(&[0.0]), &mut [0.0]).is_err());
     Ok(())
 }
+
+#[rtsan_standalone::nonblocking]
+fn allocates() -> usize {
+    std::hint::black_box(vec![1u8; 64]).len()
+}
+
+/// The sanitizer itself is judged: this test, run again as a child that allocates where it must not, is ended.
+#[test]
+#[ignore = "needs the sanitizer: make rtsan"]
+fn rtsan_ends_a_program_that_allocates() -> std::io::Result<()> {
+    const CHILD: &str = "CASCABEL_RTSAN_CHILD";
+    if std::env::var_os(CHILD).is_some() {
+        assert_eq!(allocates(), 64);
+        return Ok(());
+    }
+    let name = concat!(module_path!(), "::rtsan_ends_a_program_that_allocates");
+    let name = name.split_once("::").map_or(name, |(_, name)| name);
+    let mut child = std::process::Command::new(std::env::current_exe()?);
+    let child = child.args(["--exact", name, "--include-ignored", "--nocapture"]).env(CHILD, "1").output()?;
+    let said = String::from_utf8_lossy(&child.stderr);
+    assert!(!child.status.success() && said.contains("RealtimeSanitizer: unsafe-library-call"), "{said}");
+    Ok(())
+}

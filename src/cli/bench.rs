@@ -1,0 +1,178 @@
+//! `cascabel bench`: microseconds a row on this machine, and where they go.
+//!
+//! Inputs vary from row to row; figures are medians over calls. An op's share is measured by running it alone on warm caches, so
+//! shares add up to less than a call that streams all weights.
+
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::exit::Tally;
+use super::{SCHEMA, named, print};
+use crate::exec::cpu::{Cpu, Isa};
+use crate::exec::{Executor, Feed, Limits, Rows};
+use crate::model::{Config, GeneratorConfig, MambaConfig, Mixer, TierConfig};
+use crate::plan::{Input, NormKind, Plan, Weights};
+use crate::{Error, Result};
+
+/// Measure microseconds a row on this machine, for flat Mamba models with random weights or for a model file
+#[derive(clap::Args)]
+pub struct Args {
+    /// A bundled model or a model file, in place of the standard set
+    #[arg(long, value_name = "NAME|PATH")]
+    model: Option<String>,
+    /// Add the 130-million-parameter shape, d768×24 (half a gigabyte)
+    #[arg(long)]
+    large: bool,
+    /// Seconds to spend on each figure
+    #[arg(long, value_name = "S", default_value_t = 0.5)]
+    seconds: f64,
+    /// Write one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Document {
+    schema: u32,
+    isa: String,
+    models: Vec<Figures>,
+}
+
+#[derive(Serialize)]
+struct Figures {
+    model: String,
+    parameters: usize,
+    rows: Vec<Timing>,
+    /// Microseconds of each kind of op in a call of one row.
+    ops: Vec<(String, f64)>,
+}
+
+#[derive(Serialize)]
+struct Timing {
+    rows: usize,
+    us_per_row: f64,
+    p99_us_per_row: f64,
+    gflops: f64,
+}
+
+pub fn run(args: &Args) -> Result<Tally> {
+    if !(args.seconds > 0.0 && args.seconds <= 600.0) {
+        return Err(Error::input("--seconds", "above 0, at most 600", args.seconds.to_string()));
+    }
+    let mut models = Vec::new();
+    if let Some(name) = &args.model {
+        let model = named::open(name)?.model;
+        models.push(measure(name, &model.plan, &model.weights, args.seconds));
+    } else {
+        let shapes = [(64, 8), (128, 8), (256, 8)].into_iter().chain(args.large.then_some((768, 24)));
+        for (d_model, blocks) in shapes {
+            let plan = flat(d_model, blocks).plan()?;
+            let weights = Weights::random(&plan, 1);
+            models.push(measure(
+                &format!("Mamba d{d_model}×{blocks}, 256-way head"),
+                &plan,
+                &weights,
+                args.seconds,
+            ));
+        }
+    }
+    let document = Document { schema: SCHEMA, isa: format!("{:?}", Isa::best()), models };
+    if args.json {
+        print::json(&document)?
+    } else {
+        print::text(&page(&document))?
+    }
+    Ok(Tally::ONE)
+}
+
+fn flat(d_model: usize, blocks: usize) -> Config {
+    let tier = TierConfig {
+        d_model,
+        pool: 1,
+        shift: 1,
+        blocks,
+        blocks_up: None,
+        mixer: Mixer::Mamba(MambaConfig::default()),
+        feed_forward: None,
+        norm: NormKind::Rms,
+        dropout: 0.0,
+    };
+    Config::Generator(GeneratorConfig { rate: 16_000, vocabulary: 256, tied: false, tiers: vec![tier] })
+}
+
+fn measure(name: &str, plan: &Plan, weights: &Weights, seconds: f64) -> Figures {
+    let flop = plan.cost().flop_per_row();
+    let mut ops: Vec<(String, f64)> = Vec::new();
+    let mut timings = Vec::new();
+    for rows in [1, 16, 64, 512] {
+        let mut cpu = Cpu::open(plan, weights, Limits { max_rows: rows, max_streams: 1 });
+        let mut calls = time_calls(&mut cpu, rows, seconds);
+        calls.sort_by(f64::total_cmp);
+        let at =
+            |share: f64| calls.get((share * (calls.len() - 1) as f64) as usize).copied().unwrap_or(f64::NAN);
+        let us_per_row = 1e6 * at(0.5) / rows as f64;
+        let p99_us_per_row = 1e6 * at(0.99) / rows as f64;
+        timings.push(Timing { rows, us_per_row, p99_us_per_row, gflops: flop / us_per_row / 1e3 });
+        if rows == 1 {
+            let rows = plan.period();
+            let mut cpu = Cpu::open(plan, weights, Limits { max_rows: rows, max_streams: 1 });
+            time_calls(&mut cpu, rows, 0.0);
+            ops = shares(plan, &cpu.time_steps(rows, 20, 20));
+        }
+    }
+    Figures { model: name.into(), parameters: plan.param_count(), rows: timings, ops }
+}
+
+/// Seconds of each call of `rows` rows, for `seconds` in all, at least five.
+fn time_calls(cpu: &mut Cpu, rows: usize, seconds: f64) -> Vec<f64> {
+    let (input, width) = (cpu.plan().input, cpu.plan().value(cpu.plan().output).width);
+    let wave = |n: usize| ((n * 7919 % 1000) as f32 / 1000.0 - 0.5) * 0.4;
+    let samples: Vec<f32> = match input {
+        Input::Samples(width) => (0..rows * width).map(wave).collect(),
+        Input::Tokens(_) => Vec::new(),
+    };
+    let tokens: Vec<u32> = match input {
+        Input::Tokens(n) => (0..rows).map(|i| (i * 37 % n) as u32).collect(),
+        Input::Samples(_) => Vec::new(),
+    };
+    let rows_in = if samples.is_empty() { Rows::Tokens(&tokens) } else { Rows::Samples(&samples) };
+    let (mut output, mut calls, begun) = (vec![0.0; rows * width], Vec::new(), Instant::now());
+    while calls.len() < 5 || begun.elapsed().as_secs_f64() < seconds {
+        let start = Instant::now();
+        if cpu.advance(&[Feed { stream: 0, rows }], rows_in, &mut output).is_err() {
+            break;
+        }
+        calls.push(start.elapsed().as_secs_f64());
+    }
+    calls
+}
+
+/// Microseconds by kind of op and last part of its name, most first.
+fn shares(plan: &Plan, seconds: &[f64]) -> Vec<(String, f64)> {
+    let mut sums = std::collections::BTreeMap::new();
+    for (op, seconds) in plan.ops.iter().zip(seconds) {
+        let last = op.name.rsplit('.').next().unwrap_or_default();
+        *sums.entry(format!("{last} ({})", op.kind.name())).or_insert(0.0) += 1e6 * seconds;
+    }
+    let mut sums: Vec<_> = sums.into_iter().collect();
+    sums.sort_by(|a, b| b.1.total_cmp(&a.1));
+    sums
+}
+
+fn page(document: &Document) -> String {
+    let mut text = format!("instruction set: {}\n", document.isa);
+    for figures in &document.models {
+        text += &format!("\n{} ({} parameters)\n", figures.model, figures.parameters);
+        for t in &figures.rows {
+            text += &format!(
+                "  {:>4} rows a call: {:>10.3} µs a row (99%: {:.3}), {:.1} GFLOP/s\n",
+                t.rows, t.us_per_row, t.p99_us_per_row, t.gflops
+            );
+        }
+        for (name, us) in &figures.ops {
+            text += &format!("    {name:<32} {us:>9.3} µs\n");
+        }
+    }
+    text
+}
