@@ -142,3 +142,43 @@ impl Recipe {
         toml::to_string(self).unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const BUNDLED: &str = include_str!("../../models/denoise.toml");
+
+    #[test]
+    fn the_bundled_recipe_is_one_and_survives_the_card() -> Result<()> {
+        let recipe = Recipe::parse(BUNDLED, "denoise.toml")?;
+        assert_eq!(Recipe::parse(&recipe.to_text(), "card")?, recipe);
+        assert_eq!(recipe.model.latency(), 96);
+        Ok(())
+    }
+
+    #[test]
+    fn a_typo_is_named_with_its_line() {
+        let text = BUNDLED.replace("warm_up", "warmup");
+        let line = text.lines().position(|l| l.starts_with("[schedule]")).unwrap_or(0);
+        let message = Recipe::parse(&text, "r.toml").unwrap_err().to_string();
+        assert!(
+            message.contains("r.toml, line") && message.contains("warm_up"),
+            "{message} (section at line {})",
+            line + 1
+        );
+        assert_eq!(message.lines().count(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn a_damaged_recipe_is_an_error_or_a_recipe(at in 0..BUNDLED.len(), with in "[ -~]{0,3}", cut in any::<bool>()) {
+            let before = BUNDLED.get(..at).unwrap_or(BUNDLED);
+            let after = if cut { "" } else { BUNDLED.get(at + 1..).unwrap_or("") };
+            if let Err(error) = Recipe::parse(&format!("{before}{with}{after}"), "r.toml") {
+                prop_assert_eq!(error.to_string().lines().count(), 1);
+            }
+        }
+    }
+}

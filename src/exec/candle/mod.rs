@@ -38,8 +38,6 @@ mod state;
 mod tensors;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod timings;
 
 pub use dropout::Dropout;
 pub use state::CandleState;
