@@ -1,0 +1,122 @@
+//! Launching a kernel on views of candle's storages.
+
+use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView, LaunchConfig, PushKernelArg};
+use candle_core::cuda_backend::{CudaDevice, WrapErr};
+use candle_core::op::BackpropOp;
+use candle_core::{CudaStorage, Layout, Result, Shape, Storage, Tensor, bail};
+
+/// Compiled kernels of one source file.
+pub(super) struct Kernels {
+    pub name: &'static str,
+    pub ptx: &'static str,
+}
+
+/// Names the compiled kernels of `kernels/NAME.cu`.
+macro_rules! kernels {
+    ($name:literal) => {
+        super::call::Kernels {
+            name: $name,
+            ptx: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/kernels/ptx/", $name, ".ptx")),
+        }
+    };
+}
+pub(super) use kernels;
+
+/// Blocks and threads of a launch.
+pub(super) type Grid = ((usize, usize), (usize, usize));
+
+/// A grid of one thread a number, for kernels that stride over the rest.
+pub(super) fn each(count: usize) -> Grid {
+    ((count.div_ceil(256).clamp(1, 1 << 20), 1), (256, 1))
+}
+
+/// The numbers of a contiguous tensor.
+pub(in super::super) fn view<'a>(storage: &'a CudaStorage, layout: &Layout) -> Result<CudaView<'a, f32>> {
+    match layout.contiguous_offsets() {
+        Some((from, to)) => Ok(storage.as_cuda_slice::<f32>()?.slice(from..to)),
+        None => bail!("custom op: expected a contiguous tensor, got {layout:?}"),
+    }
+}
+
+/// Calls `f` with the device and the numbers of some tensors on it, made contiguous first where they are not.
+pub(in super::super) fn with_all<const N: usize, R>(
+    tensors: [&Tensor; N],
+    f: impl FnOnce(&CudaDevice, [CudaView<'_, f32>; N]) -> Result<R>,
+) -> Result<R> {
+    let tensors = tensors.into_iter().map(Tensor::contiguous).collect::<Result<Vec<_>>>()?;
+    let held: Vec<_> = tensors.iter().map(Tensor::storage_and_layout).collect();
+    let mut views = Vec::with_capacity(N);
+    let mut device = None;
+    for (storage, layout) in &held {
+        match &**storage {
+            Storage::Cuda(storage) => {
+                device = Some(storage.device.clone());
+                views.push(view(storage, layout)?);
+            }
+            _ => bail!("custom op: expected all tensors on the GPU"),
+        }
+    }
+    match (device, <[CudaView<'_, f32>; N]>::try_from(views)) {
+        (Some(device), Ok(views)) => f(&device, views),
+        _ => bail!("custom op: no tensors given"),
+    }
+}
+
+/// Runs a kernel whose arguments are the inputs, the results and the sizes, in this order.
+pub(super) fn launch(
+    device: &CudaDevice,
+    (kernels, name): (&Kernels, &str),
+    ((bx, by), (tx, ty)): Grid,
+    inputs: &[&CudaView<'_, f32>],
+    results: &mut [&mut CudaSlice<f32>],
+    sizes: &[usize],
+) -> Result<()> {
+    let longest = inputs.iter().map(|x| x.len()).chain(results.iter().map(|x| x.len())).max().unwrap_or(0);
+    let Ok(sizes) = sizes.iter().map(|n| i32::try_from(*n)).collect::<std::result::Result<Vec<_>, _>>() else {
+        bail!("kernel {name}: expected sizes below 2³¹, got {sizes:?}")
+    };
+    if longest > i32::MAX as usize {
+        bail!("kernel {name}: expected tensors of fewer than 2³¹ numbers, got {longest}");
+    }
+    let config = LaunchConfig {
+        grid_dim: (bx as u32, by as u32, 1),
+        block_dim: (tx as u32, ty as u32, 1),
+        shared_mem_bytes: 0,
+    };
+    let function = device.get_or_load_custom_func(name, kernels.name, kernels.ptx)?;
+    let mut args = function.builder();
+    inputs.iter().for_each(|x| {
+        args.arg(*x);
+    });
+    results.iter_mut().for_each(|x| {
+        args.arg(&mut **x);
+    });
+    sizes.iter().for_each(|n| {
+        args.arg(n);
+    });
+    // SAFETY: inputs, results and sizes are in the kernel's order, and the callers give results of the lengths it writes.
+    #[allow(unsafe_code)]
+    unsafe {
+        args.launch(config).w()?;
+    }
+    Ok(())
+}
+
+/// Room for a kernel's results.
+pub(super) fn room(device: &CudaDevice, len: usize) -> Result<CudaSlice<f32>> {
+    // SAFETY: every kernel writes all of its results before anything reads them.
+    #[allow(unsafe_code)]
+    unsafe {
+        device.alloc::<f32>(len)
+    }
+}
+
+/// A storage of results.
+pub(super) fn storage(slice: CudaSlice<f32>, device: &CudaDevice) -> CudaStorage {
+    CudaStorage::wrap_cuda_slice(slice, device.clone())
+}
+
+/// A tensor of results.
+pub(super) fn tensor(slice: CudaSlice<f32>, device: &CudaDevice, shape: impl Into<Shape>) -> Tensor {
+    Tensor::from_storage(Storage::Cuda(storage(slice, device)), shape.into(), BackpropOp::none(), false)
+}

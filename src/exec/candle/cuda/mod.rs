@@ -1,0 +1,13 @@
+//! The custom ops on an NVIDIA GPU: f32, one file an op, kernels compiled beforehand (`kernels/`, PTX for sm_80 and newer).
+//!
+//! Every op of [`candle`](super) asks for its results here when its tensors lie on a GPU. A call is: views of the inputs, new
+//! results, whole-number sizes, a grid. All sums have a fixed order, so that a run gives the same bits twice.
+
+mod call;
+pub(super) mod elementwise;
+pub(super) mod history;
+pub(super) mod linear;
+pub(super) mod norm;
+pub(super) mod scan;
+
+pub(super) use call::{view, with_all};

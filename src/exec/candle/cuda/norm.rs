@@ -1,0 +1,49 @@
+//! LayerNorm and RMSNorm.
+
+use candle_core::cuda_backend::CudaDevice;
+use candle_core::cuda_backend::cudarc::driver::CudaView;
+use candle_core::{CudaStorage, Result, Tensor};
+
+use super::call::{Grid, Kernels, kernels, launch, room, storage, tensor};
+use super::linear::sum;
+use super::with_all;
+
+const KERNELS: Kernels = kernels!("norm");
+
+/// A warp a row.
+fn warps(rows: usize) -> Grid {
+    ((rows.div_ceil(8), 1), (32, 8))
+}
+
+/// The norm of rows of w's length; centred with the bias, if there is one.
+pub fn forward(
+    device: &CudaDevice,
+    x: &CudaView<'_, f32>,
+    w: &CudaView<'_, f32>,
+    b: Option<&CudaView<'_, f32>>,
+    eps: f32,
+) -> Result<CudaStorage> {
+    let (d, rows) = (w.len(), x.len() / w.len());
+    let mut y = room(device, x.len())?;
+    let sizes = [rows, d, eps.to_bits() as usize, usize::from(b.is_some())];
+    launch(device, (&KERNELS, "norm_forward"), warps(rows), &[x, w, b.unwrap_or(w)], &mut [&mut y], &sizes)?;
+    Ok(storage(y, device))
+}
+
+/// (x̄, w̄, b̄).
+pub fn backward(x: &Tensor, w: &Tensor, g: &Tensor, eps: f32, centred: bool) -> Result<[Tensor; 3]> {
+    let d = w.elem_count();
+    with_all([x, w, g], |device, [xs, w, g]| {
+        let rows = xs.len() / d;
+        let (mut gx, mut stats) = (room(device, xs.len())?, room(device, 2 * rows)?);
+        let sizes = [rows, d, eps.to_bits() as usize, usize::from(centred)];
+        let results = &mut [&mut gx, &mut stats];
+        launch(device, (&KERNELS, "norm_backward"), warps(rows), &[&xs, &w, &g], results, &sizes)?;
+        let shares = rows.div_ceil(64).min(512);
+        let mut part = room(device, shares * 2 * d)?;
+        let (grid, given) = (((d.div_ceil(64), shares), (64, 1)), [&xs, &g, &stats.slice(..)]);
+        launch(device, (&KERNELS, "norm_weights"), grid, &given, &mut [&mut part], &[rows, d])?;
+        let both = tensor(sum(device, &part.slice(..), 2 * d)?, device, 2 * d);
+        Ok([tensor(gx, device, x.shape()), both.narrow(0, 0, d)?, both.narrow(0, d, d)?])
+    })
+}
