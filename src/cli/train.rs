@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::exit::Tally;
 use super::picture::{Series, curve_png};
 use super::{print, stop};
+use crate::exec::candle::device;
 use crate::train::recipe::Recipe;
 use crate::train::run::{Event, Files, RunOptions, train};
 use crate::{Error, Result};
@@ -30,6 +31,9 @@ pub struct Args {
     /// Stop after so many minutes, with a checkpoint
     #[arg(long, value_name = "N")]
     minutes: Option<f64>,
+    /// Where the model learns: cpu, cuda, cuda:1
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: String,
     /// Threads; as many as there are processors without it
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
@@ -46,6 +50,7 @@ pub fn run(args: Args) -> Result<Tally> {
         out: args.out,
         resume: args.resume,
         minutes: args.minutes,
+        device: device(&args.device)?,
         threads: args.threads.map(NonZeroUsize::get),
         commit: option_env!("CASCABEL_COMMIT").unwrap_or("").into(),
         stop: stop::flag()?,

@@ -3,11 +3,14 @@
 //! Each group of examples is one graph over one `[S, T, 1]` tensor. The model answers `latency` samples late, so its output
 //! from there on is held against the clean sound's beginning. The loss and its gradient are computed outside of autograd;
 //! the gradient enters as `(y·g).sum_all()`. Sums over groups run in the groups' order: the threads' number changes nothing.
+//!
+//! On the CPU each thread makes and learns from its own groups; on a GPU one graph takes the whole batch, and the threads
+//! share the losses.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 
 use super::loss::{Loss, LossParts};
 use super::mix::{Example, Mixer};
@@ -54,7 +57,8 @@ pub fn gradient(
                     let from = first + (i * group) as u64;
                     let examples: Vec<_> =
                         (from..from + group as u64).map(|index| worker.mixer.example(index)).collect();
-                    let result = one_group(model, latency, &mut worker.loss, &examples);
+                    let losses = std::slice::from_mut(&mut worker.loss);
+                    let result = one_graph(model, latency, losses, &examples);
                     if let Some(place) = done.lock().unwrap_or_else(|e| e.into_inner()).get_mut(i) {
                         *place = Some(result);
                     }
@@ -72,12 +76,26 @@ pub fn gradient(
             Some(sum) => add(sum, &part),
         }
     }
-    let mut sum = sum.ok_or_else(|| Error::Train("an empty batch".into()))?;
+    Ok(mean(sum.ok_or_else(|| Error::Train("an empty batch".into()))?, batch))
+}
+
+/// The gradient over these examples as one graph, their losses spread over threads.
+pub fn gradient_at_once(
+    model: &CandleModel,
+    latency: usize,
+    losses: &mut [Loss],
+    examples: &[Example],
+) -> Result<Gradient> {
+    Ok(mean(one_graph(model, latency, losses, examples)?, examples.len()))
+}
+
+/// Sums over a batch as means.
+fn mean(mut sum: Gradient, batch: usize) -> Gradient {
     let share = 1.0 / batch as f32;
     sum.grads.iter_mut().flatten().for_each(|g| *g *= share);
     sum.loss /= batch as f64;
     each_part(&mut sum.parts, &LossParts::default(), |a, _| a / batch as f64);
-    Ok(sum)
+    sum
 }
 
 fn add(sum: &mut Gradient, part: &Gradient) {
@@ -101,7 +119,12 @@ fn each_part(a: &mut LossParts, b: &LossParts, f: impl Fn(f64, f64) -> f64) {
 }
 
 /// The summed loss and gradient of one graph.
-fn one_group(model: &CandleModel, latency: usize, loss: &mut Loss, examples: &[Example]) -> Result<Gradient> {
+fn one_graph(
+    model: &CandleModel,
+    latency: usize,
+    losses: &mut [Loss],
+    examples: &[Example],
+) -> Result<Gradient> {
     let len = examples.first().map_or(0, |e| e.noisy.len());
     if len <= latency {
         let expected = format!("examples longer than the model's latency of {latency} samples");
@@ -109,19 +132,12 @@ fn one_group(model: &CandleModel, latency: usize, loss: &mut Loss, examples: &[E
     }
     let noisy: Vec<f32> = examples.iter().flat_map(|e| e.noisy.iter().copied()).collect();
     let shape = (examples.len(), len, 1);
-    let input = Tensor::from_vec(noisy, shape, &Device::Cpu).map_err(train_error)?;
+    let input = Tensor::from_vec(noisy, shape, model.device()).map_err(train_error)?;
     let (y, _) = model.forward(&model.zero_state(examples.len())?, CandleInput::Samples(&input))?;
     let estimates = y.flatten_all().and_then(|y| y.to_vec1::<f32>()).map_err(train_error)?;
-    let mut seed = vec![0.0; estimates.len()];
-    let (mut total, mut parts) = (0.0, LossParts::default());
-    for ((estimate, seed), example) in estimates.chunks(len).zip(seed.chunks_mut(len)).zip(examples) {
-        let values =
-            loss.value_and_grad(&estimate[latency..], &example.clean[..len - latency], &mut seed[latency..])?;
-        total += values.total;
-        each_part(&mut parts, &values.parts, |a, b| a + b);
-    }
+    let judged = judge(losses, latency, &estimates, examples)?;
     let backward = || {
-        let seed = Tensor::from_vec(seed, shape, &Device::Cpu)?;
+        let seed = Tensor::from_vec(judged.seed, shape, model.device())?;
         (y * seed)?.sum_all()?.backward()
     };
     let store = backward().map_err(train_error)?;
@@ -132,5 +148,42 @@ fn one_group(model: &CandleModel, latency: usize, loss: &mut Loss, examples: &[E
         None => Ok(vec![0.0; var.elem_count()]),
     };
     let grads = model.gradients(&store).into_iter().zip(model.vars()).map(flat).collect::<Result<_>>()?;
-    Ok(Gradient { loss: total, parts, grads })
+    Ok(Gradient { loss: judged.loss, parts: judged.parts, grads })
+}
+
+/// What the losses say of some estimates: sums, and the gradient of the summed loss by the estimates.
+struct Judged {
+    loss: f64,
+    parts: LossParts,
+    seed: Vec<f32>,
+}
+
+/// Holds the estimates against the clean sound, a thread a loss; sums run in the examples' order.
+fn judge(losses: &mut [Loss], latency: usize, estimates: &[f32], examples: &[Example]) -> Result<Judged> {
+    let len = estimates.len() / examples.len();
+    let mut seed = vec![0.0; estimates.len()];
+    let share = examples.len().div_ceil(losses.len().max(1));
+    let each = estimates.chunks(share * len).zip(seed.chunks_mut(share * len)).zip(examples.chunks(share));
+    let one = |loss: &mut Loss, estimates: &[f32], seed: &mut [f32], examples: &[Example]| {
+        let clips = estimates.chunks(len).zip(seed.chunks_mut(len)).zip(examples);
+        let value = |((estimate, seed), example): ((&[f32], &mut [f32]), &Example)| {
+            loss.value_and_grad(&estimate[latency..], &example.clean[..len - latency], &mut seed[latency..])
+        };
+        clips.map(value).collect::<Result<Vec<_>>>()
+    };
+    let values = std::thread::scope(|scope| {
+        let shares = each.zip(losses.iter_mut());
+        let threads: Vec<_> =
+            shares.map(|(((e, s), x), loss)| scope.spawn(move || one(loss, e, s, x))).collect();
+        let ended = |t: std::thread::ScopedJoinHandle<'_, _>| {
+            t.join().unwrap_or_else(|_| Err(Error::Train("a loss thread stopped early".into())))
+        };
+        threads.into_iter().map(ended).collect::<Result<Vec<_>>>()
+    })?;
+    let (mut loss, mut parts) = (0.0, LossParts::default());
+    for values in values.into_iter().flatten() {
+        loss += values.total;
+        each_part(&mut parts, &values.parts, |a, b| a + b);
+    }
+    Ok(Judged { loss, parts, seed })
 }

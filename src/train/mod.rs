@@ -9,6 +9,8 @@
 #[cfg(feature = "train")]
 pub mod adamw;
 #[cfg(feature = "train")]
+pub mod ahead;
+#[cfg(feature = "train")]
 pub mod augment;
 #[cfg(feature = "train")]
 pub mod batch;

@@ -9,11 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use candle_core::DType;
+use candle_core::{DType, Device};
 use serde::Serialize;
 
 use super::adamw::{AdamW, Group, StepReport};
-use super::batch::{Worker, gradient};
+use super::ahead::Ahead;
+use super::batch::{Gradient, Worker, gradient, gradient_at_once};
 use super::checkpoint::{self, Progress};
 use super::corpus::{Corpus, Source};
 use super::loss::{Loss, LossParts};
@@ -39,6 +40,8 @@ pub struct RunOptions<'a> {
     pub resume: bool,
     /// Stop, with a checkpoint, after so many minutes.
     pub minutes: Option<f64>,
+    /// Where the model learns: the CPU, or a GPU.
+    pub device: Device,
     /// Threads; all cores without it.
     pub threads: Option<usize>,
     /// The commit of this program, for the card.
@@ -149,12 +152,20 @@ pub fn train(recipe: &Recipe, options: &mut RunOptions<'_>) -> Result<Model> {
     Ok(model)
 }
 
+/// Who makes a step's examples.
+enum Makes {
+    /// Each thread its own, as it goes: the CPU has nothing else to do.
+    Workers(Vec<Worker>),
+    /// Threads ahead of the GPU.
+    Ahead(Ahead),
+}
+
 struct Run<'a> {
     recipe: &'a Recipe,
     plan: Plan,
     latency: usize,
     files: Files,
-    workers: Vec<Worker>,
+    makes: Makes,
     losses: Vec<Loss>,
     examples: Vec<Example>,
     model: CandleModel,
@@ -188,10 +199,8 @@ impl<'a> Run<'a> {
             hashes: [clean.hash(), noise.hash()],
             parameters: plan.param_count(),
         };
-        let mixer = Mixer::new(&recipe.mix, rate, recipe.seed, clean, Some(noise))?;
+        let maker = Mixer::new(&recipe.mix, rate, recipe.seed, clean, Some(noise))?;
         let loss = || Loss::new(&recipe.loss);
-        let worker = |_| Ok(Worker { mixer: mixer.clone(), loss: loss()? });
-        let workers = (0..threads).map(worker).collect::<Result<Vec<_>>>()?;
         let losses = (0..threads).map(|_| loss()).collect::<Result<Vec<_>>>()?;
         let (clean, noise) = (
             corpus(&recipe.data.valid_clean, Source::Prefix)?,
@@ -210,14 +219,21 @@ impl<'a> Run<'a> {
             let _ = std::fs::remove_file(&files.log);
             fresh
         };
-        let model = CandleModel::new(&plan, &weights, DType::F32)?;
+        let model = CandleModel::on(&options.device, &plan, &weights, DType::F32)?;
         let latency = recipe.model.latency();
+        let makes = if options.device.is_cpu() {
+            let worker = |_| Ok(Worker { mixer: maker.clone(), loss: loss()? });
+            Makes::Workers((0..threads).map(worker).collect::<Result<_>>()?)
+        } else {
+            let first = progress.step * recipe.run.batch as u64;
+            Makes::Ahead(Ahead::start(vec![maker; threads], first, 2 * recipe.run.batch))
+        };
         let run = Self {
             recipe,
             plan,
             latency,
             files,
-            workers,
+            makes,
             losses,
             examples,
             model,
@@ -233,7 +249,7 @@ impl<'a> Run<'a> {
         let start = Instant::now();
         let (run, step) = (&self.recipe.run, self.progress.step);
         let first = step * run.batch as u64;
-        let got = gradient(&self.model, self.latency, &mut self.workers, first, (run.batch, run.group))?;
+        let got = self.gradient(first)?;
         let rate = self.recipe.schedule.at(step);
         let report = {
             let mut weights: Vec<&mut [f32]> =
@@ -256,6 +272,18 @@ impl<'a> Run<'a> {
             speed: run.batch as f64 * f64::from(self.recipe.mix.seconds) / spent,
             seconds: self.progress.seconds,
         })
+    }
+
+    /// The gradient of the step whose first example is `first`.
+    fn gradient(&mut self, first: u64) -> Result<Gradient> {
+        let (batch, group) = (self.recipe.run.batch, self.recipe.run.group);
+        match &mut self.makes {
+            Makes::Workers(workers) => gradient(&self.model, self.latency, workers, first, (batch, group)),
+            Makes::Ahead(ahead) => {
+                let examples = ahead.take(first, batch)?;
+                gradient_at_once(&self.model, self.latency, &mut self.losses, &examples)
+            }
+        }
     }
 
     /// The weights' moving average.

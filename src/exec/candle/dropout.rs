@@ -1,7 +1,7 @@
 //! Dropout whose mask is a function of (seed, step, op, stream, position, channel): the same however a clip is cut, and on
 //! whichever thread a stream runs.
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 /// What the masks of one training step depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ impl Dropout {
                 mask.extend((0..d as u64).map(kept));
             }
         }
-        x * Tensor::from_vec(mask, x.shape(), &Device::Cpu)?.to_dtype(x.dtype())?
+        x * Tensor::from_vec(mask, x.shape(), x.device())?.to_dtype(x.dtype())?
     }
 }
 
@@ -45,7 +45,7 @@ fn mix(z: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::DType;
+    use candle_core::{DType, Device};
 
     #[test]
     fn masks_follow_position_and_stream_and_keep_the_mean() -> Result<()> {

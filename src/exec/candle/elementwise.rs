@@ -6,6 +6,8 @@
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
 
+#[cfg(feature = "train-cuda")]
+use super::cuda::{self, view};
 use super::math::{Real, vectorised};
 use super::tensors::{by_dtype, slice, tensor, with_all};
 use crate::plan::Act;
@@ -138,7 +140,25 @@ impl CustomOp1 for Activate {
         Ok((y, dims.into()))
     }
 
+    #[cfg(feature = "train-cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        layout: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        let mut dims = layout.dims().to_vec();
+        let width = dims.last().copied().unwrap_or(1);
+        if let (Act::Glu, Some(last)) = (self.0, dims.last_mut()) {
+            *last /= 2;
+        }
+        Ok((cuda::elementwise::activate(&x.device, self.0, &view(x, layout)?, width)?, dims.into()))
+    }
+
     fn bwd(&self, x: &Tensor, _: &Tensor, g: &Tensor) -> Result<Option<Tensor>> {
+        #[cfg(feature = "train-cuda")]
+        if g.device().is_cuda() {
+            return cuda::elementwise::activate_back(self.0, x, g).map(Some);
+        }
         let width = x.dims().last().copied().unwrap_or(1);
         let back = |x: &Tensor, g: &Tensor| {
             by_dtype!(x.dtype(), T => {
@@ -195,6 +215,19 @@ impl CustomOp2 for Gate {
         Ok((y, x_layout.shape().clone()))
     }
 
+    #[cfg(feature = "train-cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        x_layout: &Layout,
+        z: &candle_core::CudaStorage,
+        z_layout: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        let (xs, zs) = (view(x, x_layout)?, view(z, z_layout)?);
+        let width = x_layout.dims().last().copied().unwrap_or(1);
+        Ok((cuda::elementwise::two(&x.device, Some(self.0), &xs, &zs, width)?, x_layout.shape().clone()))
+    }
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -202,6 +235,11 @@ impl CustomOp2 for Gate {
         _: &Tensor,
         g: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        #[cfg(feature = "train-cuda")]
+        if g.device().is_cuda() {
+            let (gx, gz) = cuda::elementwise::two_back(Some(self.0), x, z, g)?;
+            return Ok((Some(gx), Some(gz)));
+        }
         by_dtype!(x.dtype(), T => {
             let (gx, gz) =
                 with_all::<T, 3, _>([x, z, g], |[x, z, g]| vectorised(#[inline(always)] || self.backward::<T>(x, z, g)))?;
@@ -262,6 +300,19 @@ impl CustomOp2 for Film {
         Ok((y, x_layout.shape().clone()))
     }
 
+    #[cfg(feature = "train-cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        x_layout: &Layout,
+        st: &candle_core::CudaStorage,
+        st_layout: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        let (xs, sts) = (view(x, x_layout)?, view(st, st_layout)?);
+        let width = x_layout.dims().last().copied().unwrap_or(1);
+        Ok((cuda::elementwise::two(&x.device, None, &xs, &sts, width)?, x_layout.shape().clone()))
+    }
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -269,6 +320,11 @@ impl CustomOp2 for Film {
         _: &Tensor,
         g: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        #[cfg(feature = "train-cuda")]
+        if g.device().is_cuda() {
+            let (gx, gst) = cuda::elementwise::two_back(None, x, st, g)?;
+            return Ok((Some(gx), Some(gst)));
+        }
         let d = x.dims().last().copied().unwrap_or(1);
         by_dtype!(x.dtype(), T => {
             let (gx, gst) =

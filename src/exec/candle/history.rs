@@ -11,6 +11,8 @@
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor};
 
+#[cfg(feature = "train-cuda")]
+use super::cuda::{self, view};
 use super::math::{Real, vectorised};
 use super::tensors::{by_dtype, slice, tensor, with_all};
 
@@ -129,6 +131,22 @@ impl CustomOp3 for Conv {
         Ok((y, (s, shape.rows(), shape.d).into()))
     }
 
+    #[cfg(feature = "train-cuda")]
+    fn cuda_fwd(
+        &self,
+        ext: &candle_core::CudaStorage,
+        el: &Layout,
+        weight: &candle_core::CudaStorage,
+        wl: &Layout,
+        bias: &candle_core::CudaStorage,
+        bl: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        let (s, shape) = ConvShape::new(el.shape(), wl.shape())?;
+        let given = [&view(ext, el)?, &view(weight, wl)?, &view(bias, bl)?];
+        let y = cuda::history::conv(&ext.device, given, (s, shape.rows(), shape.taps, shape.d))?;
+        Ok((y, (s, shape.rows(), shape.d).into()))
+    }
+
     fn bwd(
         &self,
         ext: &Tensor,
@@ -137,7 +155,13 @@ impl CustomOp3 for Conv {
         _: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (_, shape) = ConvShape::new(ext.shape(), weight.shape())?;
+        let (s, shape) = ConvShape::new(ext.shape(), weight.shape())?;
+        #[cfg(feature = "train-cuda")]
+        if grad.device().is_cuda() {
+            let sizes = (s, shape.rows(), shape.taps, shape.d);
+            let [gext, gw, gb] = cuda::history::conv_back([ext, weight, grad], sizes)?;
+            return Ok((Some(gext), Some(gw), Some(gb)));
+        }
         by_dtype!(ext.dtype(), T => {
             let given = [ext, weight, grad];
             let [ge, gw, gb] =
@@ -174,6 +198,22 @@ impl Moves {
         match self {
             Self::Frame { window, .. } => ext_width * window,
             Self::Overlap { period, overlap, .. } => ext_width / (period * overlap),
+        }
+    }
+
+    /// This, as the GPU's kernels take it.
+    #[cfg(feature = "train-cuda")]
+    fn on_gpu(&self, ext_rows: usize, ext_width: usize) -> cuda::history::Moved {
+        let rows = self.rows();
+        match *self {
+            Self::Frame { start, period, window, .. } => {
+                let by = [start, period, window];
+                cuda::history::Moved { frame: true, ext_rows, fine: ext_width, by, rows }
+            }
+            Self::Overlap { first, period, overlap, .. } => {
+                let (fine, by) = (self.width(ext_width), [first, period, overlap]);
+                cuda::history::Moved { frame: false, ext_rows, fine, by, rows }
+            }
         }
     }
 
@@ -248,8 +288,28 @@ impl CustomOp1 for Moves {
         Ok((y, (s, self.rows(), self.width(width)).into()))
     }
 
+    #[cfg(feature = "train-cuda")]
+    fn cuda_fwd(
+        &self,
+        ext: &candle_core::CudaStorage,
+        layout: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        let (s, rows, width) = self.check(layout.shape())?;
+        let shape = (s, self.rows(), self.width(width));
+        let y = self.on_gpu(rows, width).forward(
+            &ext.device,
+            &view(ext, layout)?,
+            shape.0 * shape.1 * shape.2,
+        )?;
+        Ok((y, shape.into()))
+    }
+
     fn bwd(&self, ext: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let (s, rows, width) = self.check(ext.shape())?;
+        #[cfg(feature = "train-cuda")]
+        if grad.device().is_cuda() {
+            return self.on_gpu(rows, width).backward(ext, grad).map(Some);
+        }
         by_dtype!(ext.dtype(), T => {
             let g = with_all::<T, 1, _>([grad], |[grad]| self.backward::<T>(grad, s, rows, width))?;
             tensor(g, ext.shape()).map(Some)

@@ -6,6 +6,8 @@
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 
+#[cfg(feature = "train-cuda")]
+use super::cuda::{self, view};
 use super::math::{Real, vectorised};
 use super::tensors::{by_dtype, slice, tensor, with_all};
 
@@ -21,12 +23,7 @@ pub(super) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Resu
 struct Linear;
 
 impl Linear {
-    fn product(
-        x: &CpuStorage,
-        x_layout: &Layout,
-        w: &CpuStorage,
-        w_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
+    fn product<B: BackendStorage>(x: &B, x_layout: &Layout, w: &B, w_layout: &Layout) -> Result<(B, Shape)> {
         let (n, k) = w_layout.shape().dims2()?;
         let Some((last, outer)) = x_layout.dims().split_last() else {
             candle_core::bail!("linear: expected rows, got a scalar")
@@ -86,6 +83,17 @@ impl CustomOp2 for Linear {
         Self::product(x, xl, w, wl)
     }
 
+    #[cfg(feature = "train-cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        xl: &Layout,
+        w: &candle_core::CudaStorage,
+        wl: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        Self::product(x, xl, w, wl)
+    }
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -135,6 +143,21 @@ impl CustomOp3 for Linear {
         Ok((y, shape))
     }
 
+    #[cfg(feature = "train-cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        xl: &Layout,
+        w: &candle_core::CudaStorage,
+        wl: &Layout,
+        b: &candle_core::CudaStorage,
+        bl: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        let (y, shape) = Self::product(x, xl, w, wl)?;
+        let flat = Layout::contiguous(&shape);
+        Ok((cuda::linear::add_row(&x.device, &view(&y, &flat)?, &view(b, bl)?)?, shape))
+    }
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -145,6 +168,10 @@ impl CustomOp3 for Linear {
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let (gx, gw) = Self::back(x, w, g)?;
         let n = b.elem_count();
+        #[cfg(feature = "train-cuda")]
+        if g.device().is_cuda() {
+            return Ok((Some(gx), Some(gw), Some(cuda::linear::sum_rows(g, n)?)));
+        }
         let gb = by_dtype!(g.dtype(), T => {
             tensor(with_all::<T, 1, _>([g], |[g]| vectorised(#[inline(always)] || sum_rows(g, n)))?, n)?
         });

@@ -25,6 +25,8 @@
 //! # Ok::<(), cascabel::Error>(())
 //! ```
 
+#[cfg(feature = "train-cuda")]
+mod cuda;
 mod discretise;
 mod dropout;
 mod elementwise;
@@ -53,6 +55,25 @@ pub(crate) fn train_error(error: candle_core::Error) -> Error {
     Error::Train(error.to_string().lines().next().unwrap_or_default().to_string())
 }
 
+/// A device by its name: `cpu`, `cuda`, `cuda:1`.
+pub fn device(name: &str) -> Result<Device> {
+    let ordinal = match name.split_once(':').unwrap_or((name, "0")) {
+        ("cpu", "0") => return Ok(Device::Cpu),
+        ("cuda", ordinal) => ordinal.parse::<usize>().ok(),
+        _ => None,
+    };
+    let Some(ordinal) = ordinal else {
+        return Err(Error::input("device", "cpu, cuda or cuda:N", name));
+    };
+    if !cfg!(feature = "train-cuda") {
+        return Err(Error::input("device", "a build with the feature train-cuda for a GPU", name));
+    }
+    let opened = Device::new_cuda(ordinal);
+    opened.map_err(|e| {
+        Error::input(format!("device {name}"), "an NVIDIA GPU with its driver", train_error(e).to_string())
+    })
+}
+
 /// The input rows of a call.
 #[derive(Clone, Copy, Debug)]
 pub enum CandleInput<'a> {
@@ -68,20 +89,26 @@ pub struct CandleModel {
     plan: Plan,
     vars: Vec<Var>,
     dtype: DType,
+    device: Device,
 }
 
 impl CandleModel {
-    /// A model with these weights, computing in f32 or f64.
+    /// A model with these weights on the CPU, computing in f32 or f64.
     pub fn new(plan: &Plan, weights: &Weights, dtype: DType) -> Result<Self> {
+        Self::on(&Device::Cpu, plan, weights, dtype)
+    }
+
+    /// A model with these weights on a device; f64 on the CPU alone.
+    pub fn on(device: &Device, plan: &Plan, weights: &Weights, dtype: DType) -> Result<Self> {
         if !matches!(dtype, DType::F32 | DType::F64) {
             return Err(Error::input("training", "f32 or f64", format!("{dtype:?}")));
         }
         let var = |(param, values): (&crate::plan::Param, &Vec<f32>)| {
-            let tensor = Tensor::from_slice(values, param.shape.as_slice(), &Device::Cpu)?;
+            let tensor = Tensor::from_slice(values, param.shape.as_slice(), device)?;
             Var::from_tensor(&tensor.to_dtype(dtype)?)
         };
         let vars: candle_core::Result<_> = plan.params.iter().zip(weights.tensors()).map(var).collect();
-        Ok(Self { plan: plan.clone(), vars: vars.map_err(train_error)?, dtype })
+        Ok(Self { plan: plan.clone(), vars: vars.map_err(train_error)?, dtype, device: device.clone() })
     }
 
     /// The plan it runs.
@@ -94,6 +121,11 @@ impl CandleModel {
         self.dtype
     }
 
+    /// Where its weights lie.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// The weights, in the plan's order.
     pub fn vars(&self) -> &[Var] {
         &self.vars
@@ -101,7 +133,7 @@ impl CandleModel {
 
     /// Zeros at position 0 for so many streams.
     pub fn zero_state(&self, streams: usize) -> Result<CandleState> {
-        CandleState::zero(&self.plan, streams, self.dtype)
+        CandleState::zero(&self.plan, streams, self.dtype, &self.device)
     }
 
     /// The output rows `[S, T, width]` and the state after them.
@@ -135,7 +167,7 @@ impl CandleModel {
     pub fn load(&self, weights: &Weights) -> Result<()> {
         for (var, values) in self.vars.iter().zip(weights.tensors()) {
             let set =
-                || var.set(&Tensor::from_slice(values, var.shape(), &Device::Cpu)?.to_dtype(self.dtype)?);
+                || var.set(&Tensor::from_slice(values, var.shape(), &self.device)?.to_dtype(self.dtype)?);
             set().map_err(train_error)?;
         }
         Ok(())

@@ -6,6 +6,8 @@
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 
+#[cfg(feature = "train-cuda")]
+use super::cuda::{self, view};
 use super::math::{Real, dot, sum, vectorised};
 use super::tensors::{by_dtype, slice, tensor, with_all};
 
@@ -76,6 +78,10 @@ impl Norm {
     }
 
     fn grads(&self, x: &Tensor, w: &Tensor, g: &Tensor) -> Result<[Tensor; 3]> {
+        #[cfg(feature = "train-cuda")]
+        if g.device().is_cuda() {
+            return cuda::norm::backward(x, w, g, self.eps, self.centred);
+        }
         by_dtype!(x.dtype(), T => {
             let [gx, gw, gb] =
                 with_all::<T, 3, _>([x, w, g], |given| vectorised(#[inline(always)] || self.backward::<T>(given)))?;
@@ -100,6 +106,18 @@ impl CustomOp2 for Norm {
             let (x, w) = (slice::<T>(x, xl)?, slice::<T>(w, wl)?);
             T::storage(vectorised(#[inline(always)] || self.forward::<T>(x, w, &[])))
         });
+        Ok((y, xl.shape().clone()))
+    }
+
+    #[cfg(feature = "train-cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        xl: &Layout,
+        w: &candle_core::CudaStorage,
+        wl: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        let y = cuda::norm::forward(&x.device, &view(x, xl)?, &view(w, wl)?, None, self.eps)?;
         Ok((y, xl.shape().clone()))
     }
 
@@ -133,6 +151,20 @@ impl CustomOp3 for Norm {
             let (x, w, b) = (slice::<T>(x, xl)?, slice::<T>(w, wl)?, slice::<T>(b, bl)?);
             T::storage(vectorised(#[inline(always)] || self.forward::<T>(x, w, b)))
         });
+        Ok((y, xl.shape().clone()))
+    }
+
+    #[cfg(feature = "train-cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        xl: &Layout,
+        w: &candle_core::CudaStorage,
+        wl: &Layout,
+        b: &candle_core::CudaStorage,
+        bl: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        let y = cuda::norm::forward(&x.device, &view(x, xl)?, &view(w, wl)?, Some(&view(b, bl)?), self.eps)?;
         Ok((y, xl.shape().clone()))
     }
 

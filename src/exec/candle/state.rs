@@ -18,9 +18,8 @@ pub struct CandleState {
 
 impl CandleState {
     /// Zeros at position 0.
-    pub fn zero(plan: &Plan, streams: usize, dtype: DType) -> Result<Self> {
-        let slot =
-            |s: &crate::plan::StateSlot| Tensor::zeros((streams, s.rows, s.width), dtype, &Device::Cpu);
+    pub fn zero(plan: &Plan, streams: usize, dtype: DType, device: &Device) -> Result<Self> {
+        let slot = |s: &crate::plan::StateSlot| Tensor::zeros((streams, s.rows, s.width), dtype, device);
         let slots: Candle<_> = plan.states.iter().map(slot).collect();
         Ok(Self { slots: slots.map_err(train_error)?, position: 0 })
     }

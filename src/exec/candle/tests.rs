@@ -9,7 +9,7 @@ use crate::exec::testing::random_cuts;
 use crate::exec::{Limits, Rows};
 use crate::plan::{Act, Draws, Init, NormKind, Plan, PlanBuilder, Rule, View, Weights};
 
-fn noise(n: usize, seed: u64) -> Vec<f32> {
+pub(super) fn noise(n: usize, seed: u64) -> Vec<f32> {
     let mut z = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
         z ^= z << 13;
@@ -44,7 +44,7 @@ fn mamba(b: &mut PlanBuilder, name: &str, x: View, n: usize, complex: bool) -> R
 }
 
 /// Every op, with nested tiers (periods 2 and 6) and an overlapping frame outside.
-fn everything() -> Result<Plan> {
+pub(super) fn everything() -> Result<Plan> {
     let mut b = PlanBuilder::new();
     let x = b.samples(2);
     let x = b.linear("in", x, 4, true, Act::Tanh)?;
@@ -76,16 +76,20 @@ fn everything() -> Result<Plan> {
     b.build(y)
 }
 
-fn samples(streams: usize, rows: usize, width: usize, dtype: DType) -> Result<Tensor> {
+pub(super) fn samples(streams: usize, rows: usize, width: usize, dtype: DType) -> Result<Tensor> {
     let x = Tensor::from_vec(noise(streams * rows * width, 9), (streams, rows, width), &Device::Cpu);
     x.and_then(|x| x.to_dtype(dtype)).map_err(train_error)
 }
 
 /// A state of variables with random contents, and the variables.
-fn random_state(model: &CandleModel, streams: usize, position: u64) -> Result<(CandleState, Vec<Var>)> {
+pub(super) fn random_state(
+    model: &CandleModel,
+    streams: usize,
+    position: u64,
+) -> Result<(CandleState, Vec<Var>)> {
     let mut state = model.zero_state(streams)?;
     let var = |(i, slot): (usize, &Tensor)| {
-        let values = Tensor::from_vec(noise(slot.elem_count(), 77 + i as u64), slot.shape(), &Device::Cpu)?;
+        let values = Tensor::from_vec(noise(slot.elem_count(), 77 + i as u64), slot.shape(), slot.device())?;
         Var::from_tensor(&(values.to_dtype(slot.dtype())? * 0.3)?)
     };
     let vars: candle_core::Result<Vec<_>> = state.slots.iter().enumerate().map(var).collect();
@@ -96,9 +100,9 @@ fn random_state(model: &CandleModel, streams: usize, position: u64) -> Result<(C
 }
 
 /// A loss over outputs and final state, each number weighted differently.
-fn loss(y: &Tensor, state: &CandleState) -> candle_core::Result<Tensor> {
+pub(super) fn loss(y: &Tensor, state: &CandleState) -> candle_core::Result<Tensor> {
     let weighted = |x: &Tensor, seed| {
-        let weights = Tensor::from_vec(noise(x.elem_count(), seed), x.shape(), &Device::Cpu)?;
+        let weights = Tensor::from_vec(noise(x.elem_count(), seed), x.shape(), x.device())?;
         x.mul(&weights.to_dtype(x.dtype())?)?.sum_all()
     };
     let mut total = weighted(y, 5)?;

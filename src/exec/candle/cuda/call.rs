@@ -72,7 +72,8 @@ pub(super) fn launch(
     sizes: &[usize],
 ) -> Result<()> {
     let longest = inputs.iter().map(|x| x.len()).chain(results.iter().map(|x| x.len())).max().unwrap_or(0);
-    let Ok(sizes) = sizes.iter().map(|n| i32::try_from(*n)).collect::<std::result::Result<Vec<_>, _>>() else {
+    let Ok(sizes) = sizes.iter().map(|n| i32::try_from(*n)).collect::<std::result::Result<Vec<_>, _>>()
+    else {
         bail!("kernel {name}: expected sizes below 2³¹, got {sizes:?}")
     };
     if longest > i32::MAX as usize {

@@ -9,5 +9,7 @@ pub(super) mod history;
 pub(super) mod linear;
 pub(super) mod norm;
 pub(super) mod scan;
+#[cfg(test)]
+mod tests;
 
 pub(super) use call::{view, with_all};

@@ -17,11 +17,13 @@
 mod passes;
 mod rows;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 
+#[cfg(feature = "train-cuda")]
+use super::cuda::{self, view};
 use super::math::{Real, vectorised};
 use super::tensors::{by_dtype, slice, tensor, with_all};
 
@@ -96,7 +98,7 @@ impl ScanOp {
         Ok((s, t))
     }
 
-    fn backward<T: Real>(&self, given: [&Tensor; 5], s: usize, t: usize) -> Result<[Tensor; 3]> {
+    fn cpu_backward<T: Real>(&self, given: [&Tensor; 5], s: usize, t: usize) -> Result<[Tensor; 3]> {
         let shape = self.0;
         let grads = with_all::<T, 5, _>(given, |given| {
             vectorised(
@@ -137,6 +139,22 @@ impl CustomOp3 for ScanOp {
         Ok((storage, (s, self.0.result_len(t)).into()))
     }
 
+    #[cfg(feature = "train-cuda")]
+    fn cuda_fwd(
+        &self,
+        rows: &candle_core::CudaStorage,
+        rows_layout: &Layout,
+        params: &candle_core::CudaStorage,
+        params_layout: &Layout,
+        h0: &candle_core::CudaStorage,
+        h0_layout: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        let (s, t) = self.check(rows_layout.shape(), params_layout.shape(), h0_layout.shape())?;
+        let len = self.0.result_len(t);
+        let given = [&view(rows, rows_layout)?, &view(params, params_layout)?, &view(h0, h0_layout)?];
+        Ok((cuda::scan::forward(&rows.device, self.0, given, (s, t, len))?, (s, len).into()))
+    }
+
     fn bwd(
         &self,
         rows: &Tensor,
@@ -147,7 +165,12 @@ impl CustomOp3 for ScanOp {
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let (s, t) = self.check(rows.shape(), params.shape(), h0.shape())?;
         let given = [rows, params, h0, flat, grad];
-        let [rows, params, h0] = by_dtype!(rows.dtype(), T => self.backward::<T>(given, s, t)?);
+        #[cfg(feature = "train-cuda")]
+        if grad.device().is_cuda() {
+            let [rows, params, h0] = cuda::scan::backward(self.0, given, (s, t))?;
+            return Ok((Some(rows), Some(params), Some(h0)));
+        }
+        let [rows, params, h0] = by_dtype!(rows.dtype(), T => self.cpu_backward::<T>(given, s, t)?);
         Ok((Some(rows), Some(params), Some(h0)))
     }
 }

@@ -16,13 +16,13 @@ fn noise(n: usize, seed: u64) -> Vec<f64> {
     (0..n).map(|_| next()).collect()
 }
 
-fn variants(d: usize, n: usize) -> impl Iterator<Item = ScanShape> {
+pub(in super::super) fn variants(d: usize, n: usize) -> impl Iterator<Item = ScanShape> {
     let flags = [(false, false), (false, true), (true, false), (true, true)];
     flags.into_iter().map(move |(complex, selective)| ScanShape { d, n, complex, selective })
 }
 
 /// (rows, params, h₀) of sizes at which the recurrence is stable.
-fn inputs(shape: &ScanShape, s: usize, t: usize) -> Result<[Tensor; 3]> {
+pub(in super::super) fn inputs(shape: &ScanShape, s: usize, t: usize) -> Result<[Tensor; 3]> {
     let (d, len) = (shape.d, shape.state_rows() * shape.d);
     let mut rows = noise(s * t * shape.row_width(), 1);
     if shape.selective {
@@ -48,10 +48,10 @@ fn inputs(shape: &ScanShape, s: usize, t: usize) -> Result<[Tensor; 3]> {
 }
 
 /// A loss that sees every output and the final state with different weights.
-fn loss(shape: ScanShape, [rows, params, h0]: &[Tensor; 3]) -> Result<Tensor> {
+pub(in super::super) fn loss(shape: ScanShape, [rows, params, h0]: &[Tensor; 3]) -> Result<Tensor> {
     let (y, h) = scan(shape, rows, params, h0)?;
     let weights = |x: &Tensor, seed| {
-        Tensor::from_vec(noise(x.elem_count(), seed), x.shape(), &Device::Cpu)?.to_dtype(x.dtype())
+        Tensor::from_vec(noise(x.elem_count(), seed), x.shape(), x.device())?.to_dtype(x.dtype())
     };
     y.mul(&weights(&y, 4)?)?.sum_all()? + h.mul(&weights(&h, 5)?)?.sum_all()?
 }

@@ -1,0 +1,126 @@
+//! The GPU against f64 on the CPU: every scan, every op in one plan, the denoiser's gradients. Without a GPU nothing is run,
+//! and said so.
+
+use candle_core::{DType, Device, Result as Candle, Tensor, Var};
+
+use super::super::scan::{scan, tests as scans};
+use super::super::tests::{everything, loss, noise, random_state, samples};
+use super::super::{CandleInput, CandleModel, device, train_error};
+use crate::plan::Weights;
+use crate::train::recipe::Recipe;
+use crate::{Error, Result};
+
+/// The first GPU.
+fn gpu(test: &str) -> Option<Device> {
+    let found = device("cuda");
+    if let Err(error) = &found {
+        eprintln!("no GPU: {test} not run ({error})");
+    }
+    found.ok()
+}
+
+/// max |a − b| / max |b|.
+fn error(a: &Tensor, b: &Tensor) -> Candle<f64> {
+    let wide = |t: &Tensor| t.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>();
+    let (a, b) = (wide(a)?, wide(b)?);
+    let most = b.iter().fold(1e-12f64, |m, x| m.max(x.abs()));
+    let off = a.iter().zip(&b).fold(0f64, |m, (a, b)| m.max((a - b).abs()));
+    Ok(if a.iter().all(|x| x.is_finite()) { off / most } else { f64::INFINITY })
+}
+
+#[test]
+fn scans_agree_with_f64_forward_and_backward() -> Candle<()> {
+    let Some(gpu) = gpu("scan") else { return Ok(()) };
+    let run = |shape, inputs: &[Tensor; 3]| -> Candle<[Tensor; 5]> {
+        let vars = inputs.each_ref().map(Var::from_tensor);
+        let [Ok(rows), Ok(params), Ok(h0)] = vars else { candle_core::bail!("no variables") };
+        let tensors = [&rows, &params, &h0].map(|v| v.as_tensor().clone());
+        let (y, h) = scan(shape, &tensors[0], &tensors[1], &tensors[2])?;
+        let grads = scans::loss(shape, &tensors)?.backward()?;
+        let Some(found) = tensors.iter().map(|t| grads.get(t).cloned()).collect::<Option<Vec<_>>>() else {
+            candle_core::bail!("a gradient is missing")
+        };
+        Ok([y, h, found[0].clone(), found[1].clone(), found[2].clone()])
+    };
+    let mut worst = [0f64; 5];
+    for (d, n) in [(1, 1), (17, 3), (70, 16), (33, 40), (8, 64)] {
+        for shape in scans::variants(d, n) {
+            for t in [1, 33, 64, 65, 300] {
+                let inputs = scans::inputs(&shape, 3, t)?;
+                let on_gpu = inputs.each_ref().map(|t| t.to_dtype(DType::F32)?.to_device(&gpu));
+                let [Ok(rows), Ok(params), Ok(h0)] = on_gpu else { candle_core::bail!("no transfer") };
+                let expected = [&rows, &params, &h0].map(|t| t.to_device(&Device::Cpu)?.to_dtype(DType::F64));
+                let [Ok(a), Ok(b), Ok(c)] = expected else { candle_core::bail!("no transfer") };
+                let (got, expected) = (run(shape, &[rows, params, h0])?, run(shape, &[a, b, c])?);
+                for (i, worst) in worst.iter_mut().enumerate() {
+                    let error = error(&got[i], &expected[i])?;
+                    assert!(error < 1e-5, "{shape:?}, {t} rows, result {i}: {error:e}");
+                    *worst = worst.max(error);
+                }
+            }
+        }
+    }
+    println!("worst errors (y, h, rows, params, h0): {worst:?}");
+    Ok(())
+}
+
+#[test]
+fn a_model_of_every_op_agrees_with_f64() -> Result<()> {
+    let Some(gpu) = gpu("every op") else { return Ok(()) };
+    let plan = everything()?;
+    let weights = Weights::random(&plan, 3);
+    for (streams, rows, position) in [(1, 1, 5), (2, 29, 5), (3, 130, 0), (2, 257, 3)] {
+        let run = |device: &Device, dtype| -> Result<Vec<Tensor>> {
+            let model = CandleModel::on(device, &plan, &weights, dtype)?;
+            let x = samples(streams, rows, 2, DType::F32)?;
+            let x = x.to_dtype(dtype).and_then(|x| x.to_device(device)).map_err(train_error)?;
+            let (state, slots) = random_state(&model, streams, position)?;
+            let (y, end) = model.forward(&state, CandleInput::Samples(&x))?;
+            let grads = loss(&y, &end).and_then(|l| l.backward()).map_err(train_error)?;
+            let found = model.vars().iter().chain(&slots).filter_map(|v| grads.get(v).cloned());
+            Ok([y].into_iter().chain(end.slots).chain(found).collect())
+        };
+        let (got, expected) = (run(&gpu, DType::F32)?, run(&Device::Cpu, DType::F64)?);
+        assert_eq!(got.len(), expected.len());
+        let mut worst = 0f64;
+        for (i, (got, expected)) in
+            got.iter().zip(&expected).enumerate().filter(|(_, (g, _))| g.elem_count() > 0)
+        {
+            let error = error(got, expected).map_err(train_error)?;
+            assert!(error < 2e-5, "{streams}×{rows} from {position}, result {i}: {error:e}");
+            worst = worst.max(error);
+        }
+        println!("{streams}×{rows} from {position}: worst {worst:e}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_denoisers_gradients_agree_and_repeat() -> Result<()> {
+    let Some(gpu) = gpu("denoiser") else { return Ok(()) };
+    let recipe = Recipe::parse(include_str!("../../../../models/denoise.toml"), "denoise.toml")?;
+    let plan = recipe.model.plan()?;
+    let weights = Weights::random(&plan, 5);
+    let (streams, rows) = (3, 8_003);
+    let run = |device: &Device| -> Result<Vec<Tensor>> {
+        let model = CandleModel::on(device, &plan, &weights, DType::F32)?;
+        let x =
+            Tensor::from_vec(noise(streams * rows, 9), (streams, rows, 1), device).map_err(train_error)?;
+        let (y, end) = model.forward(&model.zero_state(streams)?, CandleInput::Samples(&x))?;
+        let grads = loss(&y, &end).and_then(|l| l.backward()).map_err(train_error)?;
+        let found: Option<Vec<_>> = model.gradients(&grads).into_iter().collect();
+        Ok([y]
+            .into_iter()
+            .chain(found.ok_or_else(|| Error::Train("a gradient is missing".into()))?)
+            .collect())
+    };
+    let (got, again, expected) = (run(&gpu)?, run(&gpu)?, run(&Device::Cpu)?);
+    let mut worst = 0f64;
+    for ((got, again), expected) in got.iter().zip(&again).zip(&expected) {
+        assert_eq!(error(again, got).map_err(train_error)?, 0.0, "two runs differ");
+        worst = worst.max(error(got, expected).map_err(train_error)?);
+    }
+    println!("worst against f32 on the CPU: {worst:e}");
+    assert!(worst < 1e-4, "{worst:e}");
+    Ok(())
+}
