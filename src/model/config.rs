@@ -68,8 +68,20 @@ pub struct FilterConfig {
     /// What bounds the mask.
     #[serde(default)]
     pub mask: Mask,
+    /// How much older the samples under each basis are, in frames of sound: each has a mask of its own, and the decoder gets
+    /// their sum. A delay that comes again begins as the quadrature of the one before it.
+    #[serde(default = "one_tap", skip_serializing_if = "is_one_tap")]
+    pub taps: Vec<usize>,
     /// The backbone's tiers, outermost first.
     pub tiers: Vec<TierConfig>,
+}
+
+fn one_tap() -> Vec<usize> {
+    vec![0]
+}
+
+fn is_one_tap(taps: &[usize]) -> bool {
+    taps == [0]
 }
 
 /// What bounds a filter's mask.
@@ -325,6 +337,10 @@ impl FilterConfig {
         if self.fourier && self.basis_len() != square {
             let expected = format!("{square} (basis_window·channels) when fourier is true");
             return Err(bad("basis", expected, self.basis_len()));
+        }
+        within("number of taps", self.taps.len(), 1, 64)?;
+        for tap in &self.taps {
+            within("taps", *tap, 0, 1 << 16)?;
         }
         check_tiers(&self.tiers)?;
         let features = self.features.unwrap_or(self.tiers[0].d_model);

@@ -17,13 +17,17 @@
 //! w/(2·hop)`, a mask of 1 hands the input through, `latency` samples late, and the mask head begins near 1. The encoder begins as
 //! a bank of windowed cosines and sines from 0 to half the sampling rate.
 //!
+//! **Taps.** With more than one tap each of some bases, seeing samples that are so much older, has a mask of its own, and the
+//! decoder gets the sum ("Deep Filtering", arXiv 1904.08369, §2): a filter along time in every band. Two bases at one delay,
+//! the second begun as the quadrature of the first, make the mask complex. All masks but the first begin near 0.
+//!
 //! Several channels lie side by side in a sample row; each has its own w rows of the basis at the start.
 
 use std::f64::consts::PI;
 
 use super::backbone::backbone;
 use super::config::{FilterConfig, Mask};
-use crate::plan::{Act, Init, Plan, PlanBuilder};
+use crate::plan::{Act, Init, Plan, PlanBuilder, View};
 use crate::{Error, Result};
 
 /// The filter's plan.
@@ -34,8 +38,9 @@ pub fn plan(config: &FilterConfig) -> Result<Plan> {
     let (hop, channels, window) = (config.hop, config.channels, config.basis_window);
     let mut b = PlanBuilder::new();
     let x = b.samples(channels);
-    // One frame op serves both branches: the newest `window` samples, and those `lookahead` back.
-    let seen = config.window.max(window + config.lookahead);
+    // One frame op serves all branches: the newest `window` samples, and those `lookahead` and more back.
+    let oldest = config.taps.iter().max().copied().unwrap_or(0);
+    let seen = config.window.max(window + config.lookahead + oldest);
     let frame = b.frame("frame", x, hop, seen)?;
 
     let newest = b.columns(frame, (seen - config.window) * channels, config.window * channels)?;
@@ -45,32 +50,65 @@ pub fn plan(config: &FilterConfig) -> Result<Plan> {
         y = b.linear("project", y, outermost.d_model, true, Act::None)?;
     }
     let y = backbone(&mut b, "", y, &config.tiers, Some(outermost.norm))?;
-    let (act, open) = mask_start(config.mask);
-    let weight = Init::Uniform(0.1 / (y.width as f32).sqrt());
-    let mask = b.linear_with("mask", y, config.basis_len(), Some(Init::Const(open)), weight, Act::None)?;
-
-    let offset = (seen - config.lookahead - window) * channels;
-    let older = b.columns(frame, offset, window * channels)?;
-    let coefficients = b.linear("basis", older, config.basis_len(), false, Act::None)?;
-    let masked = b.gate("masked", coefficients, mask, act)?;
+    let mut sum: Option<View> = None;
+    for (i, delay) in config.taps.iter().enumerate() {
+        let named = |what: &str| if i == 0 { what.to_string() } else { format!("{what}.{i}") };
+        let (act, open) = mask_start(config.mask, i == 0);
+        let weight = Init::Uniform(0.1 / (y.width as f32).sqrt());
+        let mask =
+            b.linear_with(&named("mask"), y, config.basis_len(), Some(Init::Const(open)), weight, Act::None)?;
+        let offset = (seen - config.lookahead - delay - window) * channels;
+        let older = b.columns(frame, offset, window * channels)?;
+        let coefficients = b.linear(&named("basis"), older, config.basis_len(), false, Act::None)?;
+        let masked = b.gate(&named("masked"), coefficients, mask, act)?;
+        sum = Some(match sum {
+            None => masked,
+            Some(sum) => b.add(&named("sum"), sum, masked)?,
+        });
+    }
+    let Some(masked) = sum else { return Err(Error::input("model config: taps", "at least one", "none")) };
     let z = b.linear("decoder", masked, window * channels, false, Act::None)?;
     let out = b.overlap_add("output", z, hop, 1, window / hop)?;
     if config.fourier {
         let (basis, decoder) = fourier_basis(window, hop, channels);
         b.init("encoder.weight", Init::Values(filter_bank(features, config.window, channels).into()))?;
-        b.init("basis.weight", Init::Values(basis.into()))?;
+        let turned = quadrature(&basis, window);
+        for (i, delay) in config.taps.iter().enumerate() {
+            let again = config.taps[..i].iter().filter(|d| *d == delay).count() % 2 == 1;
+            let name = if i == 0 { "basis.weight".into() } else { format!("basis.{i}.weight") };
+            b.init(&name, Init::Values(if again { turned.clone() } else { basis.clone() }.into()))?;
+        }
         b.init("decoder.weight", Init::Values(decoder.into()))?;
     }
     b.build(out)
 }
 
-/// The mask's activation and the bias that begins it near 1.
-fn mask_start(mask: Mask) -> (Act, f32) {
-    match mask {
-        Mask::Sigmoid => (Act::Sigmoid, 3.0),
-        Mask::Tanh => (Act::Tanh, 2.0),
-        Mask::None => (Act::None, 1.0),
+/// The mask's activation and the bias that begins it near 1, or near 0.
+fn mask_start(mask: Mask, open: bool) -> (Act, f32) {
+    match (mask, open) {
+        (Mask::Sigmoid, true) => (Act::Sigmoid, 3.0),
+        (Mask::Sigmoid, false) => (Act::Sigmoid, -3.0),
+        (Mask::Tanh, true) => (Act::Tanh, 2.0),
+        (Mask::None, true) => (Act::None, 1.0),
+        (Mask::Tanh, false) => (Act::Tanh, 0.0),
+        (Mask::None, false) => (Act::None, 0.0),
     }
+}
+
+/// A basis a quarter turn on: the row of each cosine becomes minus that of its sine, that of the sine the cosine's; rows
+/// without a partner become zeros. A mask m on the basis and m′ on this one turn and scale each pair as m + i·m′ would.
+fn quadrature(basis: &[f32], window: usize) -> Vec<f32> {
+    let size = (basis.len() as f64).sqrt() as usize;
+    let row = |i: usize| &basis[i * size..(i + 1) * size];
+    let turned = |i: usize| {
+        let (k, paired) = (i % window, window.saturating_sub(1) / 2 * 2);
+        match k % 2 {
+            1 if k <= paired => row(i + 1).iter().map(|x| -x).collect::<Vec<_>>(),
+            0 if k > 0 && k <= paired => row(i - 1).to_vec(),
+            _ => vec![0.0; size],
+        }
+    };
+    (0..size).flat_map(turned).collect()
 }
 
 /// The periodic Hann window of `len` samples, at `t`.
@@ -186,6 +224,7 @@ mod tests {
             r#""hop": 4, "window": 4, "basis_window": 12, "lookahead": 5,"#,
             r#""hop": 5, "window": 7, "basis_window": 5,"#,
             r#""hop": 3, "window": 8, "basis_window": 9, "channels": 2,"#,
+            r#""hop": 3, "window": 8, "basis_window": 9, "taps": [0, 0, 5], "lookahead": 1,"#,
         ] {
             let config = config(rest);
             let input: Vec<f32> = (0..240).map(|i| ((i * i) as f32 * 0.37).sin()).collect();
@@ -208,6 +247,23 @@ mod tests {
                     assert!((dot - f64::from(u8::from(i == j))).abs() < 1e-12, "{len} {i} {j}: {dot}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_mask_on_the_quadrature_turns_a_tone_by_a_quarter() {
+        let len = 12;
+        let (basis, _) = fourier_basis(len, len, 1);
+        let turned = quadrature(&basis, len);
+        for k in 1..=5usize {
+            let tone = |shift: f64| -> Vec<f64> {
+                (0..len).map(|t| (2.0 * PI * (k * t) as f64 / len as f64 + shift).cos()).collect()
+            };
+            let product = |m: &[f32], x: &[f64]| -> Vec<f64> {
+                m.chunks(len).map(|row| row.iter().zip(x).map(|(a, b)| f64::from(*a) * b).sum()).collect()
+            };
+            let (got, want) = (product(&turned, &tone(0.3)), product(&basis, &tone(0.3 + PI / 2.0)));
+            assert!(got.iter().zip(&want).all(|(a, b)| (a - b).abs() < 1e-6), "{k}: {got:?} {want:?}");
         }
     }
 

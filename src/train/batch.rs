@@ -130,7 +130,7 @@ fn one_graph(
         let expected = format!("examples longer than the model's latency of {latency} samples");
         return Err(Error::input("recipe [mix]", expected, format!("{len} samples")));
     }
-    let noisy: Vec<f32> = examples.iter().flat_map(|e| e.noisy.iter().copied()).collect();
+    let noisy = examples.iter().map(|e| e.noisy.as_slice()).collect::<Vec<_>>().concat();
     let shape = (examples.len(), len, 1);
     let input = Tensor::from_vec(noisy, shape, model.device()).map_err(train_error)?;
     let (y, _) = model.forward(&model.zero_state(examples.len())?, CandleInput::Samples(&input))?;

@@ -33,6 +33,7 @@
 //! # Ok::<(), cascabel::Error>(())
 //! ```
 
+mod power;
 pub mod spectral;
 #[cfg(all(test, feature = "train"))]
 mod tests;

@@ -15,6 +15,7 @@
 
 use realfft::num_complex::Complex32;
 
+use super::power::powers;
 use super::{LossParts, LossSpec};
 use crate::audio::stft::Stft;
 use crate::error::Result;
@@ -26,6 +27,9 @@ pub struct Spectral {
     spec: LossSpec,
     x: Vec<Complex32>,
     y: Vec<Complex32>,
+    /// r^(c−1) and q^(c−1), where compressed spectra are asked for.
+    a: Vec<f32>,
+    b: Vec<f32>,
 }
 
 /// Weights of the four gradients, the resolution's share, 1/K and the constants of convergence included.
@@ -41,7 +45,15 @@ impl Spectral {
     pub fn new(n_fft: usize, hop: usize, spec: &LossSpec) -> Result<Self> {
         let stft = Stft::new(n_fft, hop)?;
         let scale = stft.power().sqrt().recip();
-        Ok(Self { stft, scale, spec: spec.clone(), x: Vec::new(), y: Vec::new() })
+        Ok(Self {
+            stft,
+            scale,
+            spec: spec.clone(),
+            x: Vec::new(),
+            y: Vec::new(),
+            a: Vec::new(),
+            b: Vec::new(),
+        })
     }
 
     /// Adds `share` of each term to `parts`, and of the weighted gradient to `grad`.
@@ -54,6 +66,14 @@ impl Spectral {
         for cell in self.x.iter_mut().chain(&mut self.y) {
             *cell *= self.scale;
         }
+        if self.spec.compressed_magnitude != 0.0 || self.spec.compressed_complex != 0.0 {
+            let (power, floor) = (self.spec.power - 1.0, self.spec.floor);
+            powers(power, self.x.iter().map(|x| magnitude(x, floor)), &mut self.a);
+            powers(power, self.y.iter().map(|y| magnitude(y, floor)), &mut self.b);
+        } else {
+            self.a.resize(cells, 0.0);
+            self.b.resize(cells, 0.0);
+        }
         let pull = self.sum(share, parts);
         self.pull(&pull);
         self.stft.adjoint(&self.x, grad);
@@ -64,15 +84,14 @@ impl Spectral {
         let spec = &self.spec;
         let (mut off, mut size, mut logs, mut magnitudes, mut complexes) = (0f64, 0f64, 0f64, 0f64, 0f64);
         let compressed = spec.compressed_magnitude != 0.0 || spec.compressed_complex != 0.0;
-        for (x, y) in self.x.iter().zip(&self.y) {
-            let (r, q) = (self.magnitude(x), self.magnitude(y));
+        for ((x, y), (a, b)) in self.x.iter().zip(&self.y).zip(self.a.iter().zip(&self.b)) {
+            let (r, q) = (magnitude(x, spec.floor), magnitude(y, spec.floor));
             off += f64::from((r - q) * (r - q));
             size += f64::from(q * q);
             if spec.log_magnitude != 0.0 {
                 logs += f64::from((r / q).ln().abs());
             }
             if compressed {
-                let (a, b) = (r.powf(spec.power - 1.0), q.powf(spec.power - 1.0));
                 magnitudes += f64::from((r * a - q * b).powi(2));
                 complexes += f64::from((x * a - y * b).norm_sqr());
             }
@@ -98,7 +117,8 @@ impl Spectral {
     fn pull(&mut self, pull: &Pull) {
         let (c, scale, floor) = (self.spec.power, self.scale, self.spec.floor);
         let compressed = pull.magnitude != 0.0 || pull.complex != 0.0;
-        for (x, y) in self.x.iter_mut().zip(&self.y) {
+        for ((x, y), (a, b)) in self.x.iter_mut().zip(&self.y).zip(self.a.iter().zip(&self.b)) {
+            let (a, b) = (*a, *b);
             let (r, q) = (magnitude(x, floor), magnitude(y, floor));
             let mut radial = pull.convergence * (r - q);
             if r != q {
@@ -106,7 +126,6 @@ impl Spectral {
             }
             let mut g = Complex32::default();
             if compressed {
-                let (a, b) = (r.powf(c - 1.0), q.powf(c - 1.0));
                 radial += pull.magnitude * (r * a - q * b) * a;
                 let e = *x * a - *y * b;
                 let along = (e.re * x.re + e.im * x.im) / (r * r);
@@ -114,10 +133,6 @@ impl Spectral {
             }
             *x = (g + *x * (radial / r)) * scale;
         }
-    }
-
-    fn magnitude(&self, x: &Complex32) -> f32 {
-        magnitude(x, self.spec.floor)
     }
 }
 

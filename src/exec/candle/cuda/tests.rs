@@ -81,16 +81,23 @@ fn a_model_of_every_op_agrees_with_f64() -> Result<()> {
             Ok([y].into_iter().chain(end.slots).chain(found).collect())
         };
         let (got, expected) = (run(&gpu, DType::F32)?, run(&Device::Cpu, DType::F64)?);
+        let on_cpu = run(&Device::Cpu, DType::F32)?;
         assert_eq!(got.len(), expected.len());
-        let mut worst = 0f64;
-        for (i, (got, expected)) in
-            got.iter().zip(&expected).enumerate().filter(|(_, (g, _))| g.elem_count() > 0)
-        {
-            let error = error(got, expected).map_err(train_error)?;
-            assert!(error < 2e-5, "{streams}×{rows} from {position}, result {i}: {error:e}");
-            worst = worst.max(error);
+        let mut worst = [0f64; 2];
+        for (i, ((got, on_cpu), expected)) in got.iter().zip(&on_cpu).zip(&expected).enumerate() {
+            if got.elem_count() == 0 {
+                continue;
+            }
+            // Where f32 itself cannot hold 1e-5 on either device, the GPU may err twice as much as the CPU.
+            let both = [error(got, expected), error(on_cpu, expected)];
+            let [Ok(by_gpu), Ok(by_cpu)] = both else { return Err(Error::Train("no transfer".into())) };
+            assert!(
+                by_gpu < 1e-5f64.max(2.0 * by_cpu),
+                "{streams}×{rows}, result {i}: {by_gpu:e}, CPU {by_cpu:e}"
+            );
+            worst = [worst[0].max(by_gpu), worst[1].max(by_cpu)];
         }
-        println!("{streams}×{rows} from {position}: worst {worst:e}");
+        println!("{streams}×{rows} from {position}: worst {:e}, CPU {:e}", worst[0], worst[1]);
     }
     Ok(())
 }
