@@ -68,10 +68,12 @@ pub struct FilterConfig {
     /// What bounds the mask.
     #[serde(default)]
     pub mask: Mask,
-    /// How much older the samples under each basis are, in frames of sound: each has a mask of its own, and the decoder gets
-    /// their sum. A delay that comes again begins as the quadrature of the one before it.
+    /// How many rows older than the newest the coefficients are that each of the masks weighs; the decoder gets the sum.
     #[serde(default = "one_tap", skip_serializing_if = "is_one_tap")]
     pub taps: Vec<usize>,
+    /// Whether a second basis, begun as the quadrature of the first, gives each tap a second mask: complex masks.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub quadrature: bool,
     /// The backbone's tiers, outermost first.
     pub tiers: Vec<TierConfig>,
 }
@@ -340,7 +342,7 @@ impl FilterConfig {
         }
         within("number of taps", self.taps.len(), 1, 64)?;
         for tap in &self.taps {
-            within("taps", *tap, 0, 1 << 16)?;
+            within("taps", *tap, 0, 4096)?;
         }
         check_tiers(&self.tiers)?;
         let features = self.features.unwrap_or(self.tiers[0].d_model);

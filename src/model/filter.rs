@@ -17,9 +17,9 @@
 //! w/(2·hop)`, a mask of 1 hands the input through, `latency` samples late, and the mask head begins near 1. The encoder begins as
 //! a bank of windowed cosines and sines from 0 to half the sampling rate.
 //!
-//! **Taps.** With more than one tap each of some bases, seeing samples that are so much older, has a mask of its own, and the
-//! decoder gets the sum ("Deep Filtering", arXiv 1904.08369, §2): a filter along time in every band. Two bases at one delay,
-//! the second begun as the quadrature of the first, make the mask complex. All masks but the first begin near 0.
+//! **Taps.** With more than one tap, coefficients of older rows have masks of their own, and the decoder gets the sum ("Deep
+//! Filtering", arXiv 1904.08369, §2): a filter along time in every band, finer in frequency than the basis. With `quadrature`
+//! a second basis, begun a quarter turn on, makes each mask complex. All masks but the first begin near 0.
 //!
 //! Several channels lie side by side in a sample row; each has its own w rows of the basis at the start.
 
@@ -38,9 +38,8 @@ pub fn plan(config: &FilterConfig) -> Result<Plan> {
     let (hop, channels, window) = (config.hop, config.channels, config.basis_window);
     let mut b = PlanBuilder::new();
     let x = b.samples(channels);
-    // One frame op serves all branches: the newest `window` samples, and those `lookahead` and more back.
-    let oldest = config.taps.iter().max().copied().unwrap_or(0);
-    let seen = config.window.max(window + config.lookahead + oldest);
+    // One frame op serves both branches: the newest `window` samples, and those `lookahead` back.
+    let seen = config.window.max(window + config.lookahead);
     let frame = b.frame("frame", x, hop, seen)?;
 
     let newest = b.columns(frame, (seen - config.window) * channels, config.window * channels)?;
@@ -50,21 +49,28 @@ pub fn plan(config: &FilterConfig) -> Result<Plan> {
         y = b.linear("project", y, outermost.d_model, true, Act::None)?;
     }
     let y = backbone(&mut b, "", y, &config.tiers, Some(outermost.norm))?;
+    let offset = (seen - config.lookahead - window) * channels;
+    let older = b.columns(frame, offset, window * channels)?;
+    let (len, bases) = (config.basis_len(), if config.quadrature { 2 } else { 1 });
+    let masks = config.taps.len() * bases;
+    let (act, start) = mask_start(config.mask, masks, len);
+    let weight = Init::Uniform(0.1 / (y.width as f32).sqrt());
+    let mask = b.linear_with("mask", y, masks * len, Some(start), weight, Act::None)?;
     let mut sum: Option<View> = None;
-    for (i, delay) in config.taps.iter().enumerate() {
-        let named = |what: &str| if i == 0 { what.to_string() } else { format!("{what}.{i}") };
-        let (act, open) = mask_start(config.mask, i == 0);
-        let weight = Init::Uniform(0.1 / (y.width as f32).sqrt());
-        let mask =
-            b.linear_with(&named("mask"), y, config.basis_len(), Some(Init::Const(open)), weight, Act::None)?;
-        let offset = (seen - config.lookahead - delay - window) * channels;
-        let older = b.columns(frame, offset, window * channels)?;
-        let coefficients = b.linear(&named("basis"), older, config.basis_len(), false, Act::None)?;
-        let masked = b.gate(&named("masked"), coefficients, mask, act)?;
-        sum = Some(match sum {
-            None => masked,
-            Some(sum) => b.add(&named("sum"), sum, masked)?,
-        });
+    for base in 0..bases {
+        let named = |what: &str| if base == 0 { what.to_string() } else { format!("quadrature.{what}") };
+        let coefficients = b.linear(&named("basis"), older, len, false, Act::None)?;
+        for (i, delay) in config.taps.iter().enumerate() {
+            let named = |what: &str| if i == 0 { named(what) } else { format!("{}.{i}", named(what)) };
+            let part = b.columns(mask, (i * bases + base) * len, len)?;
+            let held =
+                if *delay == 0 { coefficients } else { b.delay(&named("held"), coefficients, *delay)? };
+            let masked = b.gate(&named("masked"), held, part, act)?;
+            sum = Some(match sum {
+                None => masked,
+                Some(sum) => b.add(&named("sum"), sum, masked)?,
+            });
+        }
     }
     let Some(masked) = sum else { return Err(Error::input("model config: taps", "at least one", "none")) };
     let z = b.linear("decoder", masked, window * channels, false, Act::None)?;
@@ -72,27 +78,24 @@ pub fn plan(config: &FilterConfig) -> Result<Plan> {
     if config.fourier {
         let (basis, decoder) = fourier_basis(window, hop, channels);
         b.init("encoder.weight", Init::Values(filter_bank(features, config.window, channels).into()))?;
-        let turned = quadrature(&basis, window);
-        for (i, delay) in config.taps.iter().enumerate() {
-            let again = config.taps[..i].iter().filter(|d| *d == delay).count() % 2 == 1;
-            let name = if i == 0 { "basis.weight".into() } else { format!("basis.{i}.weight") };
-            b.init(&name, Init::Values(if again { turned.clone() } else { basis.clone() }.into()))?;
+        if config.quadrature {
+            b.init("quadrature.basis.weight", Init::Values(quadrature(&basis, window).into()))?;
         }
+        b.init("basis.weight", Init::Values(basis.into()))?;
         b.init("decoder.weight", Init::Values(decoder.into()))?;
     }
     b.build(out)
 }
 
-/// The mask's activation and the bias that begins it near 1, or near 0.
-fn mask_start(mask: Mask, open: bool) -> (Act, f32) {
-    match (mask, open) {
-        (Mask::Sigmoid, true) => (Act::Sigmoid, 3.0),
-        (Mask::Sigmoid, false) => (Act::Sigmoid, -3.0),
-        (Mask::Tanh, true) => (Act::Tanh, 2.0),
-        (Mask::None, true) => (Act::None, 1.0),
-        (Mask::Tanh, false) => (Act::Tanh, 0.0),
-        (Mask::None, false) => (Act::None, 0.0),
-    }
+/// The masks' activation, and the biases that begin the first of `masks` near 1 and the others near 0.
+fn mask_start(mask: Mask, masks: usize, len: usize) -> (Act, Init) {
+    let (act, open, shut) = match mask {
+        Mask::Sigmoid => (Act::Sigmoid, 3.0, -3.0),
+        Mask::Tanh => (Act::Tanh, 2.0, 0.0),
+        Mask::None => (Act::None, 1.0, 0.0),
+    };
+    let starts = (0..masks * len).map(|i| if i < len { open } else { shut });
+    (act, Init::Values(starts.collect::<Vec<f32>>().into()))
 }
 
 /// A basis a quarter turn on: the row of each cosine becomes minus that of its sine, that of the sine the cosine's; rows
@@ -224,7 +227,7 @@ mod tests {
             r#""hop": 4, "window": 4, "basis_window": 12, "lookahead": 5,"#,
             r#""hop": 5, "window": 7, "basis_window": 5,"#,
             r#""hop": 3, "window": 8, "basis_window": 9, "channels": 2,"#,
-            r#""hop": 3, "window": 8, "basis_window": 9, "taps": [0, 0, 5], "lookahead": 1,"#,
+            r#""hop": 3, "window": 8, "basis_window": 9, "taps": [0, 2, 1], "quadrature": true, "lookahead": 1,"#,
         ] {
             let config = config(rest);
             let input: Vec<f32> = (0..240).map(|i| ((i * i) as f32 * 0.37).sin()).collect();

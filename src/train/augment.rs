@@ -147,6 +147,24 @@ impl Colour {
     }
 }
 
+/// Lets the level wander: between points 0.1 to 2 s apart it goes in a straight line (dB) from one draw of 0 to −20 to the next.
+pub fn swell(dice: &mut Dice, rate: f32, sound: &mut [f32]) {
+    let pace = dice.log_uniform(0.1, 2.0);
+    let mut level = dice.uniform(-20.0, 0.0);
+    let mut at = 0;
+    while at < sound.len() {
+        let count = ((dice.uniform(0.5, 1.5) * pace * rate) as usize).max(1);
+        let next = dice.uniform(-20.0, 0.0);
+        let step = 10f32.powf((next - level) / (20.0 * count as f32));
+        let mut gain = 10f32.powf(level / 20.0);
+        for x in sound.iter_mut().skip(at).take(count) {
+            *x *= gain;
+            gain *= step;
+        }
+        (at, level) = (at + count, next);
+    }
+}
+
 /// Mean power of `sound`.
 pub fn power(sound: &[f32]) -> f64 {
     sound.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>() / sound.len().max(1) as f64

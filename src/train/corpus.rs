@@ -60,6 +60,8 @@ pub struct Corpus {
     clips: Vec<Clip>,
     sources: Vec<Vec<usize>>,
     hash: blake3::Hash,
+    /// Sums of the roots of the clips' lengths, up to each.
+    weights: Vec<f64>,
 }
 
 impl Corpus {
@@ -122,7 +124,12 @@ impl Corpus {
         if clips.is_empty() {
             return Err(Error::input("corpus", "at least one clip that is not empty", "none"));
         }
-        Ok(Self { clips, sources, hash: hash.finalize() })
+        let grow = |sum: &mut f64, clip: &Clip| {
+            *sum += (clip.data.len() as f64).sqrt();
+            Some(*sum)
+        };
+        let weights = clips.iter().scan(0.0, grow).collect();
+        Ok(Self { clips, sources, weights, hash: hash.finalize() })
     }
 
     /// How many clips; 1 or more.
@@ -162,6 +169,12 @@ impl Corpus {
     /// Any clip.
     pub(super) fn any(&self, dice: &mut Dice) -> usize {
         dice.below(self.clips.len())
+    }
+
+    /// A clip, drawn with the root of its length as weight: long ambiences are heard more often than short knocks.
+    pub(super) fn any_by_length(&self, dice: &mut Dice) -> usize {
+        let at = dice.unit() * self.weights.last().copied().unwrap_or(0.0);
+        self.weights.partition_point(|sum| *sum <= at).min(self.clips.len() - 1)
     }
 
     /// A clip of the same source as clip `i`, perhaps the same one.

@@ -1,9 +1,9 @@
 //! Training examples mixed on the fly from clean speech and noise: example i is a function of (seed, i, clips, spec).
 //!
 //! ```text
-//! speech ─ clips of one source, pauses ─ tone ─ room ─┬─ wet ──────┐
-//!                                                     └─ clean     ├─ band limit ─ SNR ─ level ─► noisy, clean
-//! noise ── none, one or two clips, or synthetic ─ tone ────────────┘
+//! speech ─ clips of one source, pauses, speed ─ tone ─ room ─┬─ wet ──┐
+//!                                                            └─ clean ├─ band limit ─ SNR ─ level ─► noisy, clean
+//! noise ── none, one or two: clips or synthetic, speed, swell ─ tone ─┘
 //! ```
 //!
 //! SNR is the power of the wet speech while it is active over that of the noise, uniform in dB. The level is the
@@ -27,10 +27,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::augment::{Biquad, Colour, active_power, band_limit, fade, power, tone};
+use super::augment::{Biquad, Colour, active_power, band_limit, fade, power, swell, tone};
 use super::corpus::Corpus;
 use super::random::Dice;
 use super::reverb::{Convolver, Room};
+use super::speed;
 use crate::error::{Error, Result};
 
 /// The highest peak of an example.
@@ -58,6 +59,12 @@ pub struct MixSpec {
     pub synthetic: f32,
     /// Chance of a second noise over the first.
     pub second_noise: f32,
+    /// How many times as fast speech is played, least and greatest, log-uniform: other voices.
+    pub speech_speed: [f32; 2],
+    /// The same of recorded noise, which also runs backwards in half of the cases where this is not [1, 1].
+    pub noise_speed: [f32; 2],
+    /// Chance that a noise's level wanders, by up to 20 dB within seconds.
+    pub swell: f32,
     /// Chance of a tone filter, for speech and for noise.
     pub tone: f32,
     /// Chance of a band limit between 3 kHz and nine tenths of half the rate.
@@ -83,6 +90,9 @@ impl Default for MixSpec {
             no_speech: 0.03,
             synthetic: 0.1,
             second_noise: 0.25,
+            speech_speed: [1.0, 1.0],
+            noise_speed: [1.0, 1.0],
+            swell: 0.0,
             tone: 0.5,
             band_limit: 0.1,
             reverb: 0.3,
@@ -121,6 +131,8 @@ impl MixSpec {
             ("snr_db", self.snr_db, -100.0..=100.0),
             ("level_db", self.level_db, -120.0..=0.0),
             ("t60", self.t60, 0.01..=5.0),
+            ("speech_speed", self.speech_speed, 0.25..=4.0),
+            ("noise_speed", self.noise_speed, 0.25..=4.0),
         ] {
             if !(low <= high && bounds.contains(&low) && bounds.contains(&high)) {
                 let expected = format!("[least, greatest] within {} to {}", bounds.start(), bounds.end());
@@ -132,6 +144,7 @@ impl MixSpec {
             ("no_speech", self.no_speech),
             ("synthetic", self.synthetic),
             ("second_noise", self.second_noise),
+            ("swell", self.swell),
             ("tone", self.tone),
             ("band_limit", self.band_limit),
             ("reverb", self.reverb),
@@ -246,14 +259,18 @@ impl Mixer {
         (wet, clean)
     }
 
-    /// Clips of one source with pauses between them, until the segment is full.
+    /// Clips of one source with pauses between them, at one speed.
     fn speech(&self, dice: &mut Dice) -> Vec<f32> {
-        let mut out = vec![0.0; self.len];
+        at_speed(self.spec.speech_speed, self.len, dice, |dice, out| self.clips(dice, out))
+    }
+
+    /// Clips of one source with pauses between them, until the segment is full.
+    fn clips(&self, dice: &mut Dice, out: &mut [f32]) {
         let mut clip = self.speech.any(dice);
         let mut at = self.pause(dice);
-        while at < self.len {
+        while at < out.len() {
             let len = self.speech.clip_len(clip);
-            let left = self.len - at;
+            let left = out.len() - at;
             // A clip that doesn't fit is heard from anywhere, one that does from its start.
             let from = dice.below(len.saturating_sub(left) + 1);
             let to = &mut out[at..at + left.min(len - from)];
@@ -262,7 +279,6 @@ impl Mixer {
             at += to.len() + self.pause(dice);
             clip = self.speech.sibling(clip, dice);
         }
-        out
     }
 
     /// None in half of the cases, else up to the longest.
@@ -286,20 +302,36 @@ impl Mixer {
 
     fn one_noise(&self, dice: &mut Dice) -> Vec<f32> {
         let synthetic = dice.chance(self.spec.synthetic);
-        let mut out = vec![0.0; self.len];
-        match &self.noise {
-            Some(clips) if !synthetic => self.recorded(clips, dice, &mut out),
-            _ => Colour::any(dice).fill(dice, self.rate, &mut out),
+        let mut out = match &self.noise {
+            Some(clips) if !synthetic => {
+                let speed = self.spec.noise_speed;
+                let mut out = at_speed(speed, self.len, dice, |dice, out| self.recorded(clips, dice, out));
+                if speed != [1.0, 1.0] && dice.chance(0.5) {
+                    out.reverse();
+                }
+                out
+            }
+            _ => {
+                let mut out = vec![0.0; self.len];
+                Colour::any(dice).fill(dice, self.rate, &mut out);
+                out
+            }
+        };
+        if dice.chance(self.spec.swell) {
+            swell(dice, self.rate, &mut out);
         }
         if dice.chance(self.spec.tone) {
             run(&tone(dice, self.rate), [&mut out]);
+            if synthetic {
+                run(&tone(dice, self.rate), [&mut out]);
+            }
         }
         out
     }
 
     /// A clip from anywhere in it, then the same again or another, until the segment is full; joins are faded.
     fn recorded(&self, clips: &Corpus, dice: &mut Dice, out: &mut [f32]) {
-        let mut clip = clips.any(dice);
+        let mut clip = clips.any_by_length(dice);
         let mut from = dice.below(clips.clip_len(clip));
         let mut at = 0;
         while at < out.len() {
@@ -312,10 +344,29 @@ impl Mixer {
             at += count;
             from = 0;
             if dice.chance(0.5) {
-                clip = clips.any(dice);
+                clip = clips.any_by_length(dice);
             }
         }
     }
+}
+
+/// `len` samples of what `fill` makes, played at a speed between the two.
+fn at_speed(
+    [least, most]: [f32; 2],
+    len: usize,
+    dice: &mut Dice,
+    fill: impl FnOnce(&mut Dice, &mut [f32]),
+) -> Vec<f32> {
+    let mut out = vec![0.0; len];
+    if least == 1.0 && most == 1.0 {
+        fill(dice, &mut out);
+        return out;
+    }
+    let speed = dice.log_uniform(least, most);
+    let mut source = vec![0.0; speed::needed(len, speed)];
+    fill(dice, &mut source);
+    speed::play(&source, speed, &mut out);
+    out
 }
 
 fn run<const N: usize>(sections: &[Biquad], sounds: [&mut Vec<f32>; N]) {

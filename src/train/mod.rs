@@ -33,4 +33,6 @@ pub mod run;
 #[cfg(feature = "train")]
 pub mod schedule;
 #[cfg(feature = "train")]
+pub mod speed;
+#[cfg(feature = "train")]
 pub mod validate;

@@ -60,6 +60,9 @@ pub struct About {
 pub struct Data {
     /// Clean sound to train on.
     pub clean: Vec<PathBuf>,
+    /// Beginnings of the names of clean files that are left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leave_out: Vec<String>,
     /// Noise to train on.
     pub noise: Vec<PathBuf>,
     /// Clean sound to validate on.

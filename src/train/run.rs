@@ -16,7 +16,7 @@ use super::adamw::{AdamW, Group, StepReport};
 use super::ahead::Ahead;
 use super::batch::{Gradient, Worker, gradient, gradient_at_once};
 use super::checkpoint::{self, Progress};
-use super::corpus::{Corpus, Source};
+use super::corpus::{Corpus, Source, find};
 use super::loss::{Loss, LossParts};
 use super::mix::{Example, MixSpec, Mixer};
 use super::recipe::Recipe;
@@ -190,8 +190,15 @@ impl<'a> Run<'a> {
             .max(1);
         let read = |path: &Path| read_mono(path, rate);
         let corpus = |dirs: &[PathBuf], source| Ok::<_, Error>(Arc::new(Corpus::open(dirs, source, &read)?));
-        let (clean, noise) =
-            (corpus(&recipe.data.clean, Source::Prefix)?, corpus(&recipe.data.noise, Source::Folder)?);
+        let wanted = |file: &PathBuf| {
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            !recipe.data.leave_out.iter().any(|start| name.starts_with(start.as_str()))
+        };
+        let speech: Vec<_> = find(&recipe.data.clean)?.into_iter().filter(wanted).collect();
+        let (clean, noise) = (
+            Arc::new(Corpus::load(&speech, Source::Prefix, &read)?),
+            corpus(&recipe.data.noise, Source::Folder)?,
+        );
         let seconds = |c: &Corpus| c.samples() as f64 / f64::from(rate);
         let event = Event::Data {
             clean_seconds: seconds(&clean),
