@@ -4,8 +4,8 @@
 //! from there on is held against the clean sound's beginning. The loss and its gradient are computed outside of autograd;
 //! the gradient enters as `(y·g).sum_all()`. Sums over groups run in the groups' order: the threads' number changes nothing.
 //!
-//! On the CPU each thread makes and learns from its own groups; on a GPU one graph takes the whole batch, and the threads
-//! share the losses.
+//! On the CPU each thread makes and learns from its own groups; on a GPU two graphs take half of the batch each, and the
+//! threads share the losses.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -79,14 +79,26 @@ pub fn gradient(
     Ok(mean(sum.ok_or_else(|| Error::Train("an empty batch".into()))?, batch))
 }
 
-/// The gradient over these examples as one graph, their losses spread over threads.
+/// The gradient over these examples as two graphs, one on the GPU while the other's losses are taken on threads.
 pub fn gradient_at_once(
     model: &CandleModel,
     latency: usize,
     losses: &mut [Loss],
     examples: &[Example],
 ) -> Result<Gradient> {
-    Ok(mean(one_graph(model, latency, losses, examples)?, examples.len()))
+    let (half, threads) = (examples.len() / 2, losses.len() / 2);
+    if half == 0 || threads == 0 {
+        return Ok(mean(one_graph(model, latency, losses, examples)?, examples.len()));
+    }
+    let (first, second) = losses.split_at_mut(threads);
+    let (a, b) = std::thread::scope(|scope| {
+        let a = scope.spawn(|| one_graph(model, latency, first, &examples[..half]));
+        let b = one_graph(model, latency, second, &examples[half..]);
+        (a.join().unwrap_or_else(|_| Err(Error::Train("a graph's thread stopped early".into()))), b)
+    });
+    let mut sum = a?;
+    add(&mut sum, &b?);
+    Ok(mean(sum, examples.len()))
 }
 
 /// Sums over a batch as means.

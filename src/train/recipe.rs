@@ -78,7 +78,7 @@ pub struct RunSpec {
     /// Examples a step.
     pub batch: usize,
     /// Examples that share one graph on the CPU; the gradient's sum runs over these groups in order, whatever the threads.
-    /// On a GPU all examples of a step share one.
+    /// On a GPU half of a step's examples share one.
     pub group: usize,
     /// Steps from one validation to the next.
     pub valid_every: u64,
