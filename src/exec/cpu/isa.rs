@@ -11,13 +11,15 @@ pub enum Isa {
     Avx512,
     /// Two 256-bit registers, with fused multiply-add.
     Avx2,
+    /// Four 128-bit registers of an ARM processor. Written, not yet run on one.
+    Neon,
     /// Plain code; the compiler uses what the target always has.
     Portable,
 }
 
 impl Isa {
     /// All, best first.
-    pub const ALL: [Self; 3] = [Self::Avx512, Self::Avx2, Self::Portable];
+    pub const ALL: [Self; 4] = [Self::Avx512, Self::Avx2, Self::Neon, Self::Portable];
 
     /// The best that this CPU has.
     pub fn best() -> Self {
@@ -40,9 +42,11 @@ impl Isa {
             }
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => std::arch::is_aarch64_feature_detected!("neon"),
             Self::Portable => true,
-            #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx512 | Self::Avx2 => false,
+            #[allow(unreachable_patterns, reason = "those of other processors")]
+            _ => false,
         }
     }
 
@@ -59,6 +63,8 @@ impl Isa {
                 Self::Avx512 => run_avx512(steps, pass),
                 #[cfg(target_arch = "x86_64")]
                 Self::Avx2 => run_avx2(steps, pass),
+                #[cfg(target_arch = "aarch64")]
+                Self::Neon => run_neon(steps, pass),
                 _ => run::<Portable>(steps, pass),
             }
         }
@@ -77,4 +83,11 @@ unsafe fn run_avx512(steps: &[Step], pass: &Pass<'_>) {
 unsafe fn run_avx2(steps: &[Step], pass: &Pass<'_>) {
     // SAFETY: compiled for the instruction set.
     unsafe { run::<super::avx2::Avx2>(steps, pass) }
+}
+
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon")]
+unsafe fn run_neon(steps: &[Step], pass: &Pass<'_>) {
+    // SAFETY: compiled for the instruction set.
+    unsafe { run::<super::neon::Neon>(steps, pass) }
 }
