@@ -2,6 +2,7 @@
 
 use super::kernels::{Pass, run};
 use super::portable::Portable;
+use super::probes::Probe;
 use super::program::Step;
 
 /// An instruction set that the kernels are compiled for.
@@ -50,6 +51,22 @@ impl Isa {
         }
     }
 
+    /// Runs a probe with this instruction set, or the best if the CPU lacks it.
+    pub fn probe(self, probe: &mut impl Probe) {
+        // SAFETY: the set is available.
+        unsafe {
+            match self.available() {
+                #[cfg(target_arch = "x86_64")]
+                Self::Avx512 => probe_avx512(probe),
+                #[cfg(target_arch = "x86_64")]
+                Self::Avx2 => probe_avx2(probe),
+                #[cfg(target_arch = "aarch64")]
+                Self::Neon => probe_neon(probe),
+                _ => probe.run::<Portable>(),
+            }
+        }
+    }
+
     /// Runs steps of a program with this instruction set.
     ///
     /// # Safety
@@ -90,4 +107,25 @@ unsafe fn run_avx2(steps: &[Step], pass: &Pass<'_>) {
 unsafe fn run_neon(steps: &[Step], pass: &Pass<'_>) {
     // SAFETY: compiled for the instruction set.
     unsafe { run::<super::neon::Neon>(steps, pass) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512dq,avx2,fma")]
+unsafe fn probe_avx512(probe: &mut impl Probe) {
+    // SAFETY: compiled for the instruction set.
+    unsafe { probe.run::<super::avx512::Avx512>() }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn probe_avx2(probe: &mut impl Probe) {
+    // SAFETY: compiled for the instruction set.
+    unsafe { probe.run::<super::avx2::Avx2>() }
+}
+
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon")]
+unsafe fn probe_neon(probe: &mut impl Probe) {
+    // SAFETY: compiled for the instruction set.
+    unsafe { probe.run::<super::neon::Neon>() }
 }

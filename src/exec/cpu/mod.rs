@@ -44,6 +44,7 @@ mod neon;
 mod neon_model;
 mod pack;
 mod portable;
+pub mod probes;
 mod program;
 #[cfg(test)]
 mod rtsan_tests;
