@@ -83,8 +83,8 @@ fn distances(engines: &mut [Box<dyn Engine>]) -> Result<Vec<f32>> {
             }
             for (a, b) in first.iter().zip(&logits) {
                 size = size.max(a.abs());
-                // A NaN is far away.
-                *apart = if (a - b).abs() <= *apart { *apart } else { (a - b).abs() };
+                let distance = (a - b).abs();
+                *apart = apart.max(if distance.is_nan() { f32::INFINITY } else { distance });
             }
         }
     }
@@ -134,7 +134,7 @@ fn measure(d_model: usize, layers: usize, rounds: usize, steps: usize) -> Result
     let mut rows = Vec::new();
     let mut first = None;
     for ((engine, mut times), apart) in engines.iter().zip(times).zip(apart) {
-        if !(apart <= TOLERANCE) {
+        if apart > TOLERANCE {
             return Err(format!("{}: expected logits within {TOLERANCE}, got {apart}", engine.name()).into());
         }
         times.sort_by(f64::total_cmp);
