@@ -1,6 +1,7 @@
 //! The one error type of the library.
 //!
-//! Every message is one line that says what was attempted, what was expected and what came.
+//! Every message is one line that says what was attempted, what was expected and what came. Words of a damaged file are quoted with
+//! their control characters escaped and their length bounded, so that they can neither break the line nor steer a terminal.
 
 use std::path::PathBuf;
 
@@ -49,7 +50,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// A wrong input: what is at fault, what was expected, what came.
     pub fn input(what: impl Into<String>, expected: impl Into<String>, got: impl Into<String>) -> Self {
-        Self::Input { what: what.into(), expected: expected.into(), got: got.into() }
+        Self::Input { what: quoted(what.into()), expected: quoted(expected.into()), got: quoted(got.into()) }
     }
 
     /// A failed file operation: the verb, the path, the system's error.
@@ -60,5 +61,35 @@ impl Error {
     /// Whether the same call may succeed later without a change of input.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Io { source, .. } if matches!(source.kind(), std::io::ErrorKind::Interrupted | std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut | std::io::ErrorKind::StorageFull))
+    }
+}
+
+/// The most characters quoted of one part of a message.
+const LONGEST: usize = 500;
+
+/// Text as it may stand in a message. Quoting twice changes nothing more.
+fn quoted(text: String) -> String {
+    let mut escaped = String::new();
+    for c in text.chars().take(LONGEST + 2) {
+        if c.is_control() { escaped.extend(c.escape_default()) } else { escaped.push(c) }
+    }
+    match escaped.char_indices().nth(LONGEST) {
+        Some((end, _)) if &escaped[end..] != "…" => format!("{}…", &escaped[..end]),
+        _ => escaped,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_one_short_line_whatever_it_quotes() {
+        let error = Error::input("field a\nb", "\u{1b}[2Jplain", "é".repeat(600));
+        let text = error.to_string();
+        assert_eq!(text, format!("field a\\nb: expected \\u{{1b}}[2Jplain, got {}…", "é".repeat(500)));
+        let Error::Input { what, expected, got } = error else { unreachable!() };
+        assert_eq!(Error::input(what, expected, got).to_string(), text, "quoting twice");
+        assert_eq!(Error::input("a", "é", "…").to_string(), "a: expected é, got …");
     }
 }

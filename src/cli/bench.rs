@@ -1,12 +1,15 @@
 //! `cascabel bench`: microseconds a row on this machine, and where they go.
 //!
 //! Inputs vary from row to row; figures are medians over calls. An op's share is measured by running it alone on warm caches, so
-//! shares add up to less than a call that streams all weights.
+//! shares add up to less than a call that streams all weights. The machine's own limits are measured in the same run ([`floors`]).
+
+mod floors;
 
 use std::time::Instant;
 
 use serde::Serialize;
 
+use self::floors::{Floors, Work};
 use super::exit::Tally;
 use super::{SCHEMA, named, print};
 use crate::exec::cpu::{Cpu, Isa};
@@ -36,6 +39,7 @@ pub struct Args {
 struct Document {
     schema: u32,
     isa: String,
+    floors: Floors,
     models: Vec<Figures>,
 }
 
@@ -43,6 +47,9 @@ struct Document {
 struct Figures {
     model: String,
     parameters: usize,
+    /// Bytes of packed weights, and how fast a buffer of that size is read.
+    weight_bytes: usize,
+    read_gb_per_s: f64,
     rows: Vec<Timing>,
     /// Microseconds of each kind of op in a call of one row.
     ops: Vec<(String, f64)>,
@@ -54,16 +61,20 @@ struct Timing {
     us_per_row: f64,
     p99_us_per_row: f64,
     gflops: f64,
+    /// What the machine's limits leave at least, and its share of the time taken.
+    floor_us_per_row: f64,
+    share_of_floor: f64,
 }
 
 pub fn run(args: &Args) -> Result<Tally> {
     if !(args.seconds > 0.0 && args.seconds <= 600.0) {
         return Err(Error::input("--seconds", "above 0, at most 600", args.seconds.to_string()));
     }
+    let floors = Floors::measure();
     let mut models = Vec::new();
     if let Some(name) = &args.model {
         let model = named::open(name)?.model;
-        models.push(measure(name, &model.plan, &model.weights, args.seconds));
+        models.push(measure(name, &model.plan, &model.weights, &floors, args.seconds));
     } else {
         let shapes = [(64, 8), (128, 8), (256, 8)].into_iter().chain(args.large.then_some((768, 24)));
         for (d_model, blocks) in shapes {
@@ -73,11 +84,12 @@ pub fn run(args: &Args) -> Result<Tally> {
                 &format!("Mamba d{d_model}×{blocks}, 256-way head"),
                 &plan,
                 &weights,
+                &floors,
                 args.seconds,
             ));
         }
     }
-    let document = Document { schema: SCHEMA, isa: format!("{:?}", Isa::best()), models };
+    let document = Document { schema: SCHEMA, isa: format!("{:?}", Isa::best()), floors, models };
     if args.json {
         print::json(&document)?
     } else {
@@ -101,10 +113,12 @@ fn flat(d_model: usize, blocks: usize) -> Config {
     Config::Generator(GeneratorConfig { rate: 16_000, vocabulary: 256, tied: false, tiers: vec![tier] })
 }
 
-fn measure(name: &str, plan: &Plan, weights: &Weights, seconds: f64) -> Figures {
+fn measure(name: &str, plan: &Plan, weights: &Weights, floors: &Floors, seconds: f64) -> Figures {
     let flop = plan.cost().flop_per_row();
     let mut ops: Vec<(String, f64)> = Vec::new();
     let mut timings = Vec::new();
+    let weight_bytes = Cpu::open(plan, weights, Limits { max_rows: 1, max_streams: 1 }).weight_bytes();
+    let work = Work::of(plan, weight_bytes);
     for rows in [1, 16, 64, 512] {
         let mut cpu = Cpu::open(plan, weights, Limits { max_rows: rows, max_streams: 1 });
         let mut calls = time_calls(&mut cpu, rows, seconds);
@@ -113,7 +127,15 @@ fn measure(name: &str, plan: &Plan, weights: &Weights, seconds: f64) -> Figures 
             |share: f64| calls.get((share * (calls.len() - 1) as f64) as usize).copied().unwrap_or(f64::NAN);
         let us_per_row = 1e6 * at(0.5) / rows as f64;
         let p99_us_per_row = 1e6 * at(0.99) / rows as f64;
-        timings.push(Timing { rows, us_per_row, p99_us_per_row, gflops: flop / us_per_row / 1e3 });
+        let floor_us_per_row = work.floor_us_per_row(floors, rows);
+        timings.push(Timing {
+            rows,
+            us_per_row,
+            p99_us_per_row,
+            gflops: flop / us_per_row / 1e3,
+            floor_us_per_row,
+            share_of_floor: floor_us_per_row / us_per_row,
+        });
         if rows == 1 {
             let rows = plan.period();
             let mut cpu = Cpu::open(plan, weights, Limits { max_rows: rows, max_streams: 1 });
@@ -121,7 +143,8 @@ fn measure(name: &str, plan: &Plan, weights: &Weights, seconds: f64) -> Figures 
             ops = shares(plan, &cpu.time_steps(rows, 20, 20));
         }
     }
-    Figures { model: name.into(), parameters: plan.param_count(), rows: timings, ops }
+    let (parameters, read_gb_per_s) = (plan.param_count(), work.read_gb_per_s);
+    Figures { model: name.into(), parameters, weight_bytes, read_gb_per_s, rows: timings, ops }
 }
 
 /// Seconds of each call of `rows` rows, for `seconds` in all, at least five.
@@ -161,17 +184,39 @@ fn shares(plan: &Plan, seconds: &[f64]) -> Vec<(String, f64)> {
 }
 
 fn page(document: &Document) -> String {
+    let Floors { gflops, scan_g_per_s, .. } = document.floors;
+    let reads = [
+        document.floors.read_half_mb_gb_per_s,
+        document.floors.read_8_mb_gb_per_s,
+        document.floors.read_256_mb_gb_per_s,
+    ];
     let mut text = format!("instruction set: {}\n", document.isa);
+    text += &format!(
+        "this machine, one core: {gflops:.0} GFLOP/s; reads of 0.5, 8 and 256 MB {:.0}, {:.0} and {:.0} GB/s; {scan_g_per_s:.1} G scan elements/s\n",
+        reads[0], reads[1], reads[2]
+    );
     for figures in &document.models {
-        text += &format!("\n{} ({} parameters)\n", figures.model, figures.parameters);
+        text += &format!(
+            "\n{} ({} parameters, {:.2} MB of weights, read at {:.0} GB/s)\n",
+            figures.model,
+            figures.parameters,
+            figures.weight_bytes as f64 / 1e6,
+            figures.read_gb_per_s
+        );
         for t in &figures.rows {
             text += &format!(
-                "  {:>4} rows a call: {:>10.3} µs a row (99%: {:.3}), {:.1} GFLOP/s\n",
-                t.rows, t.us_per_row, t.p99_us_per_row, t.gflops
+                "  {:>4} rows a call: {:>10.3} µs a row (99%: {:.3}), {:.1} GFLOP/s, floor {:.3} µs: {:.0}%\n",
+                t.rows,
+                t.us_per_row,
+                t.p99_us_per_row,
+                t.gflops,
+                t.floor_us_per_row,
+                100.0 * t.share_of_floor
             );
         }
+        let all: f64 = figures.ops.iter().map(|(_, us)| us).sum();
         for (name, us) in &figures.ops {
-            text += &format!("    {name:<32} {us:>9.3} µs\n");
+            text += &format!("    {name:<32} {us:>9.3} µs {:>5.1}%\n", 100.0 * us / all);
         }
     }
     text

@@ -84,6 +84,23 @@ fn a_mamba_checkpoint_is_imported() {
 }
 
 #[test]
+fn bench_tells_times_and_the_machines_floors() {
+    let folder = Folder::new();
+    folder.filter("m.safetensors");
+    let line = "bench --model m.safetensors --seconds 0.01";
+    let document = json(&folder.run(&format!("{line} --json")).ok().text());
+    for floor in ["gflops", "read_half_mb_gb_per_s", "read_256_mb_gb_per_s", "scan_g_per_s"] {
+        assert!(document["floors"][floor].as_f64().unwrap() > 0.0, "{floor}");
+    }
+    let rows = document["models"][0]["rows"].as_array().unwrap();
+    assert_eq!(rows.iter().map(|r| r["rows"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 16, 64, 512]);
+    assert!(rows.iter().all(|r| r["us_per_row"].as_f64().unwrap() > 0.0));
+    assert!(rows.iter().all(|r| (0.0..1.5).contains(&r["share_of_floor"].as_f64().unwrap())));
+    assert!(folder.run(line).ok().text().contains("G scan elements/s"));
+    folder.run("bench --seconds 0").refused(2, &["--seconds: expected above 0"]);
+}
+
+#[test]
 fn help_and_completions_go_to_standard_output() {
     let folder = Folder::new();
     assert!(folder.run("--version").ok().text().starts_with("cascabel "));

@@ -2,6 +2,7 @@
 
 use super::kernels::{Pass, run};
 use super::portable::Portable;
+use super::probes::Probe;
 use super::program::Step;
 
 /// An instruction set that the kernels are compiled for.
@@ -11,13 +12,15 @@ pub enum Isa {
     Avx512,
     /// Two 256-bit registers, with fused multiply-add.
     Avx2,
+    /// Four 128-bit registers of an ARM processor. Written, not yet run on one.
+    Neon,
     /// Plain code; the compiler uses what the target always has.
     Portable,
 }
 
 impl Isa {
     /// All, best first.
-    pub const ALL: [Self; 3] = [Self::Avx512, Self::Avx2, Self::Portable];
+    pub const ALL: [Self; 4] = [Self::Avx512, Self::Avx2, Self::Neon, Self::Portable];
 
     /// The best that this CPU has.
     pub fn best() -> Self {
@@ -40,9 +43,27 @@ impl Isa {
             }
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => std::arch::is_aarch64_feature_detected!("neon"),
             Self::Portable => true,
-            #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx512 | Self::Avx2 => false,
+            #[allow(unreachable_patterns, reason = "those of other processors")]
+            _ => false,
+        }
+    }
+
+    /// Runs a probe with this instruction set, or the best if the CPU lacks it.
+    pub fn probe(self, probe: &mut impl Probe) {
+        // SAFETY: the set is available.
+        unsafe {
+            match self.available() {
+                #[cfg(target_arch = "x86_64")]
+                Self::Avx512 => probe_avx512(probe),
+                #[cfg(target_arch = "x86_64")]
+                Self::Avx2 => probe_avx2(probe),
+                #[cfg(target_arch = "aarch64")]
+                Self::Neon => probe_neon(probe),
+                _ => probe.run::<Portable>(),
+            }
         }
     }
 
@@ -59,6 +80,8 @@ impl Isa {
                 Self::Avx512 => run_avx512(steps, pass),
                 #[cfg(target_arch = "x86_64")]
                 Self::Avx2 => run_avx2(steps, pass),
+                #[cfg(target_arch = "aarch64")]
+                Self::Neon => run_neon(steps, pass),
                 _ => run::<Portable>(steps, pass),
             }
         }
@@ -77,4 +100,32 @@ unsafe fn run_avx512(steps: &[Step], pass: &Pass<'_>) {
 unsafe fn run_avx2(steps: &[Step], pass: &Pass<'_>) {
     // SAFETY: compiled for the instruction set.
     unsafe { run::<super::avx2::Avx2>(steps, pass) }
+}
+
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon")]
+unsafe fn run_neon(steps: &[Step], pass: &Pass<'_>) {
+    // SAFETY: compiled for the instruction set.
+    unsafe { run::<super::neon::Neon>(steps, pass) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512dq,avx2,fma")]
+unsafe fn probe_avx512(probe: &mut impl Probe) {
+    // SAFETY: compiled for the instruction set.
+    unsafe { probe.run::<super::avx512::Avx512>() }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn probe_avx2(probe: &mut impl Probe) {
+    // SAFETY: compiled for the instruction set.
+    unsafe { probe.run::<super::avx2::Avx2>() }
+}
+
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon")]
+unsafe fn probe_neon(probe: &mut impl Probe) {
+    // SAFETY: compiled for the instruction set.
+    unsafe { probe.run::<super::neon::Neon>() }
 }

@@ -1,7 +1,7 @@
 //! The real-time executor: f32, SIMD, nothing allocated after [`Cpu::open`].
 //!
 //! Weights are packed once to 64-byte lines in the order they are read; every value has a place in one arena. The instruction
-//! set (AVX-512, AVX2 with FMA, or plain code) is chosen when the model is opened and changes no bit of the output: each
+//! set (AVX-512, AVX2 with FMA, NEON (untested), or plain code) is chosen when the model is opened and changes no bit of the output: each
 //! product sums k in ascending order in a number of partial sums fixed by its shape, SIMD runs across outputs, and reductions
 //! use a fixed tree of 16 lanes.
 //!
@@ -38,8 +38,13 @@ mod isa;
 mod kernels;
 mod lanes;
 mod linear;
+#[cfg(any(target_arch = "aarch64", test))]
+mod neon;
+#[cfg(all(test, not(target_arch = "aarch64")))]
+mod neon_model;
 mod pack;
 mod portable;
+pub mod probes;
 mod program;
 #[cfg(test)]
 mod rtsan_tests;

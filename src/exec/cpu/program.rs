@@ -1,5 +1,7 @@
 //! A plan prepared for the kernels: packed weights, and a place in one arena for every value.
 
+use std::collections::HashSet;
+
 use super::buffer::{Aligned, Layout, stride};
 use super::pack::{self, Linear, Pool};
 use crate::exec::Limits;
@@ -210,14 +212,20 @@ fn place_values(plan: &Plan, limits: Limits) -> (Vec<Place>, usize) {
             }
         }
     }
-    let born = |id: usize| plan.ops.iter().position(|op| op.output.0 == id);
+    // The op that writes each value; the input has none.
+    let mut born = vec![None; plan.values.len()];
+    for (i, op) in plan.ops.iter().enumerate() {
+        if let Some(born) = born.get_mut(op.output.0) {
+            *born = Some(i);
+        }
+    }
     let mut layout = Layout::default();
     // (place, length, the op after which it is free)
     let mut rooms: Vec<(usize, usize, usize)> = Vec::new();
     let mut places = vec![Place::default(); plan.values.len()];
     for (id, (value, place)) in plan.values.iter().zip(&mut places).enumerate() {
         let len = value.tier.max_rows(limits.max_rows).max(1) * limits.max_streams * stride(value.width);
-        let (from, last) = (born(id), last_use.get(id).copied().unwrap_or(0));
+        let (from, last) = (born.get(id).copied().flatten(), last_use.get(id).copied().unwrap_or(0));
         let keep = if id == plan.output.0 { usize::MAX } else { last.max(from.unwrap_or(0)) };
         let fit = rooms.iter_mut().filter(|(_, room, free)| *room >= len && from.is_some_and(|f| *free < f));
         let at = match fit.min_by_key(|(_, room, _)| *room) {
@@ -238,11 +246,14 @@ fn place_values(plan: &Plan, limits: Limits) -> (Vec<Place>, usize) {
 
 fn place_states(plan: &Plan) -> (Vec<Slot>, usize) {
     let mut layout = Layout::default();
-    let is_scan = |i: usize| {
-        plan.ops.iter().any(|op| op.state.is_some_and(|s| s.0 == i) && matches!(op.kind, OpKind::Scan(_)))
-    };
+    let scans: HashSet<usize> = plan
+        .ops
+        .iter()
+        .filter(|op| matches!(op.kind, OpKind::Scan(_)))
+        .filter_map(|op| op.state.map(|s| s.0))
+        .collect();
     let mut place = |(i, slot): (usize, &crate::plan::StateSlot)| {
-        let stride = if is_scan(i) { slot.width.next_multiple_of(16) } else { stride(slot.width) };
+        let stride = if scans.contains(&i) { slot.width.next_multiple_of(16) } else { stride(slot.width) };
         Slot { at: layout.place(slot.rows * stride), rows: slot.rows, stride, width: slot.width }
     };
     let slots = plan.states.iter().enumerate().map(&mut place).collect();

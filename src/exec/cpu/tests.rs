@@ -1,6 +1,10 @@
 //! The SIMD executor against the f64 reference; cuts, streams and instruction sets bit for bit.
 #![allow(clippy::indexing_slicing, reason = "tests may panic")]
+#![cfg_attr(target_arch = "aarch64", allow(unused_imports, dead_code, reason = "NEON runs itself there"))]
 
+use super::lanes::{Lanes, Math};
+use super::neon::Neon;
+use super::portable::Portable;
 use super::{Cpu, Isa};
 use crate::Result;
 use crate::exec::reference::Reference;
@@ -185,5 +189,93 @@ fn misuse_is_refused_and_moves_nothing() -> Result<()> {
     let twice = [Feed { stream: 0, rows: 2 }, Feed { stream: 0, rows: 2 }];
     assert!(cpu.advance(&twice, crate::exec::Rows::Samples(&[0.0; 4]), &mut y).is_err());
     assert_eq!(cpu.save(0), before);
+    Ok(())
+}
+
+/// Sixteen numbers as they came in, of each operation and function in turn.
+fn lanes<V: Lanes>(x: &[f32; 16], y: &[f32; 16], z: &[f32; 16]) -> Vec<u32> {
+    // SAFETY: sixteen numbers each; the tests use implementations that this CPU has.
+    unsafe {
+        let (a, b, c) = (V::load(x.as_ptr()), V::load(y.as_ptr()), V::load(z.as_ptr()));
+        let turn = a.turn(b, c);
+        let vectors = [
+            a.add(b),
+            a.sub(b),
+            a.mul(b),
+            a.div(b),
+            a.fma(b, c),
+            a.fnma(b, c),
+            a.min(b),
+            a.max(b),
+            a.abs(),
+            a.floor(),
+            a.where_below(b, c, V::splat(1.5)),
+            V::splat(1.25).scale(a.floor().max(V::splat(-126.0)).min(V::splat(127.0))),
+            a.exp2(),
+            a.sigmoid(),
+            a.silu(),
+            a.tanh(),
+            a.softplus(),
+            a.gelu(),
+            a.flush(),
+            turn.0,
+            turn.1,
+        ];
+        let mut all = vec![a.sum().to_bits()];
+        for v in vectors {
+            let mut out = [0.0; 16];
+            v.store(out.as_mut_ptr());
+            all.extend(bits(&out));
+        }
+        all
+    }
+}
+
+#[cfg(not(target_arch = "aarch64"))]
+#[test]
+fn neon_on_the_model_of_its_intrinsics_has_the_bits_of_the_plain_code() {
+    let mut draws = Draws::new(9, 1);
+    let special = [0.0, -0.0, 1.0, -126.0, 127.0, 20.0, 1e-38, -3e38];
+    for round in 0..2000 {
+        let mut vector = || {
+            std::array::from_fn(|i| match draws.below(8) {
+                0 => special[(i + round) % special.len()],
+                _ => (draws.normal() * 10f64.powi(draws.below(5) as i32 - 2)) as f32,
+            })
+        };
+        let (x, y, z) = (vector(), vector(), vector());
+        assert_eq!(lanes::<Neon>(&x, &y, &z), lanes::<Portable>(&x, &y, &z), "{x:?} {y:?} {z:?}");
+    }
+    let x: [f32; 16] = std::array::from_fn(|i| if i % 3 == 0 { f32::NAN } else { i as f32 });
+    // SAFETY: plain code.
+    let pick = |smaller: bool| unsafe {
+        let (mut a, mut b) = ([0.0; 16], [0.0; 16]);
+        let (n, p) = (Neon::load(x.as_ptr()), Portable::load(x.as_ptr()));
+        let (zero, plain) = (Neon::splat(3.0), Portable::splat(3.0));
+        if smaller { n.min(zero) } else { n.max(zero) }.store(a.as_mut_ptr());
+        if smaller { p.min(plain) } else { p.max(plain) }.store(b.as_mut_ptr());
+        (bits(&a), bits(&b))
+    };
+    for (neon, plain) in [pick(true), pick(false)] {
+        assert_eq!(neon, plain, "a NaN gives the second");
+    }
+}
+
+/// A small file can name a hundred thousand ops; opening them must not take their square.
+#[test]
+fn a_plan_of_very_many_ops_opens_at_once() -> Result<()> {
+    let mut b = crate::plan::PlanBuilder::new();
+    let mut x = b.samples(1);
+    for _ in 0..60_000 {
+        x = b.delay("held", x, 1)?;
+        x = b.activate("bent", x, crate::plan::Act::Tanh)?;
+    }
+    let plan = b.build(x)?;
+    let begun = std::time::Instant::now();
+    let mut cpu =
+        Cpu::open(&plan, &crate::plan::Weights::random(&plan, 1), Limits { max_rows: 1, max_streams: 1 });
+    let mut y = [1.0];
+    cpu.advance(&[Feed { stream: 0, rows: 1 }], crate::exec::Rows::Samples(&[1.0]), &mut y)?;
+    assert!(y == [0.0] && begun.elapsed().as_secs_f64() < 5.0, "{:?}", begun.elapsed());
     Ok(())
 }
