@@ -155,10 +155,10 @@ impl CustomOp3 for Conv {
         _: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (s, shape) = ConvShape::new(ext.shape(), weight.shape())?;
+        let (_, shape) = ConvShape::new(ext.shape(), weight.shape())?;
         #[cfg(feature = "train-cuda")]
         if grad.device().is_cuda() {
-            let sizes = (s, shape.rows(), shape.taps, shape.d);
+            let sizes = (ext.dim(0)?, shape.rows(), shape.taps, shape.d);
             let [gext, gw, gb] = cuda::history::conv_back([ext, weight, grad], sizes)?;
             return Ok((Some(gext), Some(gw), Some(gb)));
         }
