@@ -19,7 +19,7 @@
 //!
 //! **Taps.** With more than one tap, coefficients of older rows have masks of their own, and the decoder gets the sum ("Deep
 //! Filtering", arXiv 1904.08369, §2): a filter along time in every band, finer in frequency than the basis. With `quadrature`
-//! a second basis, begun a quarter turn on, makes each mask complex. All masks but the first begin near 0.
+//! a second basis, begun a quarter turn back, makes each mask complex. All masks but the first begin near 0.
 //!
 //! Several channels lie side by side in a sample row; each has its own w rows of the basis at the start.
 
@@ -98,8 +98,8 @@ fn mask_start(mask: Mask, masks: usize, len: usize) -> (Act, Init) {
     (act, Init::Values(starts.collect::<Vec<f32>>().into()))
 }
 
-/// A basis a quarter turn on: the row of each cosine becomes minus that of its sine, that of the sine the cosine's; rows
-/// without a partner become zeros. A mask m on the basis and m′ on this one turn and scale each pair as m + i·m′ would.
+/// A basis a quarter turn back: the row of each cosine becomes minus that of its sine, that of the sine the cosine's; rows
+/// without a partner become zeros. A mask m on the basis and m′ on this one turn and scale each pair as m − i·m′ would.
 fn quadrature(basis: &[f32], window: usize) -> Vec<f32> {
     let size = (basis.len() as f64).sqrt() as usize;
     let row = |i: usize| &basis[i * size..(i + 1) * size];
@@ -265,7 +265,7 @@ mod tests {
             let product = |m: &[f32], x: &[f64]| -> Vec<f64> {
                 m.chunks(len).map(|row| row.iter().zip(x).map(|(a, b)| f64::from(*a) * b).sum()).collect()
             };
-            let (got, want) = (product(&turned, &tone(0.3)), product(&basis, &tone(0.3 + PI / 2.0)));
+            let (got, want) = (product(&turned, &tone(0.3)), product(&basis, &tone(0.3 - PI / 2.0)));
             assert!(got.iter().zip(&want).all(|(a, b)| (a - b).abs() < 1e-6), "{k}: {got:?} {want:?}");
         }
     }
