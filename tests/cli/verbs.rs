@@ -95,7 +95,7 @@ fn bench_tells_times_and_the_machines_floors() {
     let rows = document["models"][0]["rows"].as_array().unwrap();
     assert_eq!(rows.iter().map(|r| r["rows"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 16, 64, 512]);
     assert!(rows.iter().all(|r| r["us_per_row"].as_f64().unwrap() > 0.0));
-    assert!(rows.iter().all(|r| (0.0..1.5).contains(&r["share_of_floor"].as_f64().unwrap())));
+    assert!(rows.iter().all(|r| r["share_of_floor"].as_f64().unwrap() > 0.0));
     assert!(folder.run(line).ok().text().contains("G scan elements/s"));
     folder.run("bench --seconds 0").refused(2, &["--seconds: expected above 0"]);
 }
