@@ -11,8 +11,8 @@ RTSAN_LIB := $(shell rustc --print sysroot 2>/dev/null)/lib/rustlib/x86_64-unkno
 
 demo: tools
 	$(CARGO) build --release
-	./target/release/cascabel process models/demo/noisy.wav -o clean.wav --picture spectrograms.png
-	./target/release/cascabel info denoise
+	$(or $(CARGO_TARGET_DIR),target)/release/cascabel process models/demo/noisy.wav -o clean.wav --picture spectrograms.png
+	$(or $(CARGO_TARGET_DIR),target)/release/cascabel info denoise
 	@echo "wrote clean.wav and spectrograms.png"
 
 test: tools
