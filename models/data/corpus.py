@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 import audio
+import noises
 
 # Clips shorter than this are joined, in the order of their names, with others of their speaker …
 SHORT_S = 3.0
@@ -27,6 +28,8 @@ JOINED_S = 5.0
 LEAST_S = 1.0
 # The share of samples at full scale above which a clip counts as clipped.
 CLIPPED = 1e-3
+# A noise that never gets above this is an empty file.
+SILENT_PEAK = 1e-3
 # Speech has pauses: loud frames at least this far above quiet ones. Applies to the games, whose folders hold effects too.
 RANGE_DB = 25.0
 RANGE_MINOR_DB = 30.0
@@ -149,13 +152,24 @@ def speech(root, dropped):
         yield Clip(split, source, who, name, x)
 
 
-def noises(root):
+def noise(root, packages, dropped):
+    """0 A.D.'s noises, by family into the three splits, and the other packages', all for training."""
+    rows = []
     for p in sorted(root.glob("*/*/*.ogg")):
         family = noise_family(p.stem)
         split = "test" if family in NOISE_TEST else "valid" if family in NOISE_VALID else "train"
-        x = audio.read(p)
+        rows.append((split, f"0ad-{p.relative_to(root).parts[0]}", family, p.stem.lower(), p))
+    rows += [("train", *row) for row in noises.find(packages)]
+    seen = set()
+    for split, source, family, name, path in rows:
+        x = audio.read(path)
+        digest = hashlib.sha256(x.tobytes()).digest()
         peak = float(np.max(np.abs(x), initial=0.0))
-        yield Clip(split, f"0ad-{p.relative_to(root).parts[0]}", family, p.stem.lower(), x / peak * np.float32(0.99) if peak > 0.99 else x)
+        if peak < SILENT_PEAK or digest in seen:
+            dropped.append((split, source, family, name, f"{len(x) / audio.RATE:.2f}", "silent" if peak < SILENT_PEAK else "the same as another clip"))
+            continue
+        seen.add(digest)
+        yield Clip(split, source, family, name, x / peak * np.float32(0.99) if peak > 0.99 else x)
 
 
 def store(out, kind, clips, manifest, dropped):
@@ -192,11 +206,11 @@ def write_table(path, head, rows):
 
 
 def main():
-    packages, noise, out = map(Path, sys.argv[1:4])
+    packages, noise_dir, out = map(Path, sys.argv[1:4])
     for split in ("train", "valid", "test", "test-multi"):
         shutil.rmtree(out / split, ignore_errors=True)
     manifest, dropped = [], []
-    store(out, "noise", join(noises(noise), SHORT_S, JOINED_S), manifest, dropped)
+    store(out, "noise", join(noise(noise_dir, packages, dropped), SHORT_S, JOINED_S), manifest, dropped)
     store(out, "clean", join(speech(packages, dropped), SHORT_S, JOINED_S), manifest, dropped)
     manifest.sort(key=lambda r: r[2])
     write_table(out / "dropped.tsv", ("split", "source", "speaker", "name", "seconds", "reason"), dropped)

@@ -126,6 +126,7 @@ fn each_part(a: &mut LossParts, b: &LossParts, f: impl Fn(f64, f64) -> f64) {
         (&mut a.log_magnitude, b.log_magnitude),
         (&mut a.compressed_magnitude, b.compressed_magnitude),
         (&mut a.compressed_complex, b.compressed_complex),
+        (&mut a.envelope, b.envelope),
     ];
     pairs.into_iter().for_each(|(a, b)| *a = f(*a, b));
 }

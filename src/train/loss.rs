@@ -12,7 +12,10 @@
 //! log_magnitude         mean |ln |Y| − ln |X||
 //! compressed_magnitude  mean (|Y|^c − |X|^c)²
 //! compressed_complex    mean ||Y|^c·e^{i∠Y} − |X|^c·e^{i∠X}|²
+//! envelope              mean (1 − correlation of the bands' envelopes over 384 ms), see [`envelope`]
 //! ```
+//!
+//! Where |X| < |Y|, compressed_magnitude counts `asymmetry` times: too little speech is worse than some noise.
 //!
 //! The total is the sum with the recipe's weights. Magnitudes are √(|X|² + ε²), ε = `floor`: every term and gradient
 //! is finite for any finite input, digital silence included. Where a term has a corner (x = y), its gradient is 0.
@@ -20,12 +23,12 @@
 //! Sources: multi-resolution STFT, Yamamoto, Song & Kim 2020, "Parallel WaveGAN", eq. 3–6 (after Arık, Jun & Diamos
 //! 2018); L1 beside it for denoising, Défossez, Synnaeve & Adi 2020, "Real Time Speech Enhancement in the Waveform
 //! Domain", §2.2; compressed spectra, Ephrat et al. 2018 (c = 0.3), Braun & Tashev 2021, Schröter et al. 2022
-//! ("DeepFilterNet", eq. 10, c = 0.6); SI-SDR, Le Roux et al. 2019, eq. 3 (without removing the mean; e is ours).
+//! ("DeepFilterNet", eq. 10, c = 0.6); asymmetry, Wang et al. 2020, "VoiceFilter-Lite", §2.3; SI-SDR, Le Roux et al. 2019, eq. 3 (without removing the mean; e is ours).
 //!
 //! ```
 //! use cascabel::train::loss::{Loss, LossSpec};
 //! let spec: LossSpec = toml::from_str("l1 = 1.0\nconvergence = 0.5\nresolutions = [[64, 16]]").unwrap();
-//! let mut loss = Loss::new(&spec)?;
+//! let mut loss = Loss::new(&spec, 16000)?;
 //! let (estimate, target) = (vec![0.1f32; 500], vec![0.2f32; 500]);
 //! let mut grad = vec![0.0; 500];
 //! let values = loss.value_and_grad(&estimate, &target, &mut grad)?;
@@ -33,6 +36,7 @@
 //! # Ok::<(), cascabel::Error>(())
 //! ```
 
+mod envelope;
 mod power;
 pub mod spectral;
 #[cfg(all(test, feature = "train"))]
@@ -62,6 +66,10 @@ pub struct LossSpec {
     pub compressed_magnitude: f32,
     /// Weight of the mean squared difference of the compressed complex spectra.
     pub compressed_complex: f32,
+    /// Weight of the mean of 1 − correlation of the bands' envelopes.
+    pub envelope: f32,
+    /// How many times compressed_magnitude counts where the estimate is below the target; 1 or more.
+    pub asymmetry: f32,
     /// c, the exponent of the compressed terms.
     pub power: f32,
     /// ε, the least magnitude told apart, as the deviation of white noise of full scale 1 (3·10⁻⁵ is −90 dB).
@@ -80,6 +88,8 @@ impl Default for LossSpec {
             log_magnitude: 0.5,
             compressed_magnitude: 0.0,
             compressed_complex: 0.0,
+            envelope: 0.0,
+            asymmetry: 1.0,
             power: 0.3,
             floor: 3e-5,
             resolutions: vec![[256, 64], [512, 128], [1024, 256]],
@@ -95,9 +105,14 @@ impl LossSpec {
 
     /// Whether any term needs spectra.
     fn is_spectral(&self) -> bool {
-        [self.convergence, self.log_magnitude, self.compressed_magnitude, self.compressed_complex]
-            .iter()
-            .any(|w| *w != 0.0)
+        let weights = [
+            self.convergence,
+            self.log_magnitude,
+            self.compressed_magnitude,
+            self.compressed_complex,
+            self.envelope,
+        ];
+        weights.iter().any(|w| *w != 0.0)
     }
 
     fn check(&self) -> Result<()> {
@@ -108,6 +123,7 @@ impl LossSpec {
             ("log_magnitude", self.log_magnitude),
             ("compressed_magnitude", self.compressed_magnitude),
             ("compressed_complex", self.compressed_complex),
+            ("envelope", self.envelope),
         ];
         for (name, weight) in weights {
             if !(weight.is_finite() && weight >= 0.0) {
@@ -119,6 +135,9 @@ impl LossSpec {
         }
         if !(self.power > 0.0 && self.power <= 1.0) {
             return Err(Error::input("loss power", "above 0, at most 1", self.power.to_string()));
+        }
+        if !(1.0..=100.0).contains(&self.asymmetry) {
+            return Err(Error::input("loss asymmetry", "1 to 100", self.asymmetry.to_string()));
         }
         if !(1e-9..=1.0).contains(&self.floor) {
             return Err(Error::input("loss floor", "1e-9 to 1", self.floor.to_string()));
@@ -145,6 +164,8 @@ pub struct LossParts {
     pub compressed_magnitude: f64,
     /// Mean squared difference of compressed spectra.
     pub compressed_complex: f64,
+    /// Mean of 1 − correlation of the bands' envelopes.
+    pub envelope: f64,
 }
 
 /// What one evaluation gives.
@@ -163,11 +184,12 @@ pub struct Loss {
 }
 
 impl Loss {
-    /// Checks `spec` and plans its transforms.
-    pub fn new(spec: &LossSpec) -> Result<Self> {
+    /// Checks `spec` and plans its transforms for sound at `rate` Hz.
+    pub fn new(spec: &LossSpec, rate: u32) -> Result<Self> {
         spec.check()?;
         let sizes: &[[usize; 2]] = if spec.is_spectral() { &spec.resolutions } else { &[] };
-        let spectra = sizes.iter().map(|[n, hop]| Spectral::new(*n, *hop, spec)).collect::<Result<_>>()?;
+        let spectra =
+            sizes.iter().map(|[n, hop]| Spectral::new(*n, *hop, rate, spec)).collect::<Result<_>>()?;
         Ok(Self { spec: spec.clone(), spectra })
     }
 
@@ -205,7 +227,8 @@ impl Loss {
             + f64::from(spec.convergence) * parts.convergence
             + f64::from(spec.log_magnitude) * parts.log_magnitude
             + f64::from(spec.compressed_magnitude) * parts.compressed_magnitude
-            + f64::from(spec.compressed_complex) * parts.compressed_complex;
+            + f64::from(spec.compressed_complex) * parts.compressed_complex
+            + f64::from(spec.envelope) * parts.envelope;
         Ok(LossValues { total, parts })
     }
 }

@@ -55,9 +55,11 @@ impl Meter {
     /// Plans the transforms.
     pub fn new() -> Result<Self> {
         let spec = LossSpec { convergence: 1.0, log_magnitude: 1.0, ..LossSpec::none() };
+        // Only the envelope term, which is off, asks for the rate.
+        let distance = Loss::new(&spec, 16000)?;
         let stft = Stft::new(2048, 512)?;
         let floor = spec.floor * stft.power().sqrt();
-        Ok(Self { stft, floor, distance: Loss::new(&spec)?, grad: Vec::new(), rows: Default::default() })
+        Ok(Self { stft, floor, distance, grad: Vec::new(), rows: Default::default() })
     }
 
     /// The figures of `estimate` against `reference`, of one length, 1 or more.

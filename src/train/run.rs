@@ -207,7 +207,7 @@ impl<'a> Run<'a> {
             parameters: plan.param_count(),
         };
         let maker = Mixer::new(&recipe.mix, rate, recipe.seed, clean, Some(noise))?;
-        let loss = || Loss::new(&recipe.loss);
+        let loss = || Loss::new(&recipe.loss, rate);
         let losses = (0..threads).map(|_| loss()).collect::<Result<Vec<_>>>()?;
         let (clean, noise) = (
             corpus(&recipe.data.valid_clean, Source::Prefix)?,

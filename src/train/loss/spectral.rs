@@ -6,15 +6,16 @@
 //! ```text
 //! convergence            D/Q, D = √Σ(r − q)², Q = √Σq²      ∂/∂X = (r − q)/(D·Q) · X/r
 //! log_magnitude          (1/K)·Σ|ln r − ln q|                ∂/∂X = ±1/(K·r) · X/r
-//! compressed_magnitude   (1/K)·Σ(r^c − q^c)²                 ∂/∂X = (2c/K)·(r^c − q^c)·r^(c−1) · X/r
+//! compressed_magnitude   (1/K)·Σ w·(r^c − q^c)²              ∂/∂X = (2c/K)·w·(r^c − q^c)·r^(c−1) · X/r
 //! compressed_complex     (1/K)·Σ|r^(c−1)X − q^(c−1)Y|²       ∂/∂X = (2/K)·(r^(c−1)·E + (c−1)·r^(c−3)·(E·X)·X)
 //! ```
 //!
-//! where E = r^(c−1)X − q^(c−1)Y, E·X is the product of the pairs (Re, Im), and ∂/∂X is such a pair. The gradient of
+//! where w is `asymmetry` if r < q and 1 else, E = r^(c−1)X − q^(c−1)Y, E·X is the product of the pairs (Re, Im), and ∂/∂X is such a pair. The gradient of
 //! the waveform is the transpose of the STFT applied to their weighted sum.
 
 use realfft::num_complex::Complex32;
 
+use super::envelope::Envelope;
 use super::power::powers;
 use super::{LossParts, LossSpec};
 use crate::audio::stft::Stft;
@@ -30,6 +31,9 @@ pub struct Spectral {
     /// r^(c−1) and q^(c−1), where compressed spectra are asked for.
     a: Vec<f32>,
     b: Vec<f32>,
+    envelope: Option<Envelope>,
+    /// The envelope term's gradient by X.
+    by_envelope: Vec<Complex32>,
 }
 
 /// Weights of the four gradients, the resolution's share, 1/K and the constants of convergence included.
@@ -41,8 +45,8 @@ struct Pull {
 }
 
 impl Spectral {
-    /// Plans transforms of `n_fft` samples every `hop`.
-    pub fn new(n_fft: usize, hop: usize, spec: &LossSpec) -> Result<Self> {
+    /// Plans transforms of `n_fft` samples every `hop` at `rate` Hz.
+    pub fn new(n_fft: usize, hop: usize, rate: u32, spec: &LossSpec) -> Result<Self> {
         let stft = Stft::new(n_fft, hop)?;
         let scale = stft.power().sqrt().recip();
         Ok(Self {
@@ -53,6 +57,8 @@ impl Spectral {
             y: Vec::new(),
             a: Vec::new(),
             b: Vec::new(),
+            envelope: (spec.envelope != 0.0).then(|| Envelope::new(n_fft, hop, rate, spec.floor)),
+            by_envelope: Vec::new(),
         })
     }
 
@@ -75,7 +81,15 @@ impl Spectral {
             self.b.resize(cells, 0.0);
         }
         let pull = self.sum(share, parts);
+        if let Some(envelope) = &mut self.envelope {
+            self.by_envelope.clear();
+            self.by_envelope.resize(cells, Complex32::default());
+            let weight = self.spec.envelope * share as f32;
+            parts.envelope +=
+                share * envelope.add(&self.x, &self.y, self.stft.bins(), weight, &mut self.by_envelope);
+        }
         self.pull(&pull);
+        self.x.iter_mut().zip(&self.by_envelope).for_each(|(x, by)| *x += by * self.scale);
         self.stft.adjoint(&self.x, grad);
     }
 
@@ -83,6 +97,7 @@ impl Spectral {
     fn sum(&self, share: f64, parts: &mut LossParts) -> Pull {
         let spec = &self.spec;
         let (mut off, mut size, mut logs, mut magnitudes, mut complexes) = (0f64, 0f64, 0f64, 0f64, 0f64);
+        let weight = |off: f32| if off < 0.0 { spec.asymmetry } else { 1.0 };
         let compressed = spec.compressed_magnitude != 0.0 || spec.compressed_complex != 0.0;
         for ((x, y), (a, b)) in self.x.iter().zip(&self.y).zip(self.a.iter().zip(&self.b)) {
             let (r, q) = (magnitude(x, spec.floor), magnitude(y, spec.floor));
@@ -92,7 +107,8 @@ impl Spectral {
                 logs += f64::from((r / q).ln().abs());
             }
             if compressed {
-                magnitudes += f64::from((r * a - q * b).powi(2));
+                let off = r * a - q * b;
+                magnitudes += f64::from(off * off * weight(off));
                 complexes += f64::from((x * a - y * b).norm_sqr());
             }
         }
@@ -116,6 +132,8 @@ impl Spectral {
     /// Replaces X by the weighted gradient by the unscaled spectrum.
     fn pull(&mut self, pull: &Pull) {
         let (c, scale, floor) = (self.spec.power, self.scale, self.spec.floor);
+        let asymmetry = self.spec.asymmetry;
+        let weight = |off: f32| if off < 0.0 { asymmetry } else { 1.0 };
         let compressed = pull.magnitude != 0.0 || pull.complex != 0.0;
         for ((x, y), (a, b)) in self.x.iter_mut().zip(&self.y).zip(self.a.iter().zip(&self.b)) {
             let (a, b) = (*a, *b);
@@ -126,7 +144,8 @@ impl Spectral {
             }
             let mut g = Complex32::default();
             if compressed {
-                radial += pull.magnitude * (r * a - q * b) * a;
+                let off = r * a - q * b;
+                radial += pull.magnitude * weight(off) * off * a;
                 let e = *x * a - *y * b;
                 let along = (e.re * x.re + e.im * x.im) / (r * r);
                 g = (e + *x * ((c - 1.0) * along)) * (a * pull.complex);

@@ -5,6 +5,9 @@ use crate::train::random::Dice;
 use realfft::RealFftPlanner;
 use realfft::num_complex::Complex64;
 
+/// Low, so that short sounds have several stretches of the envelope term.
+const RATE: u32 = 400;
+
 /// The scaled STFT in f64.
 fn spectrum(x: &[f64], n: usize, hop: usize) -> Vec<Complex64> {
     let plan = RealFftPlanner::<f64>::new().plan_fft_forward(n);
@@ -21,6 +24,42 @@ fn spectrum(x: &[f64], n: usize, hop: usize) -> Vec<Complex64> {
         rows.extend_from_slice(&row);
     }
     rows
+}
+
+/// The envelope term as its page defines it, in f64, at [`RATE`].
+fn envelope(x: &[Complex64], y: &[Complex64], n: usize, hop: usize, floor: f64) -> f64 {
+    let (bins, e2) = (n / 2 + 1, floor * floor);
+    let edge = |third: f64| (150.0 * 2f64.powf(third / 3.0) * n as f64 / f64::from(RATE)).round() as usize;
+    let bands: Vec<_> = (0..15)
+        .map(|j| (edge(f64::from(j) - 0.5), edge(f64::from(j) + 0.5)))
+        .filter(|(low, high)| low < high && *high <= bins)
+        .collect();
+    let band = |z: &[Complex64], m: usize, (low, high): (usize, usize)| {
+        (z[m * bins + low..m * bins + high].iter().map(|z| z.norm_sqr()).sum::<f64>() + e2).sqrt()
+    };
+    let frames = x.len() / bins;
+    let stretch = (0.384 * f64::from(RATE) / hop as f64).round() as usize;
+    let rows = |s: usize| s * (stretch / 2)..(s * (stretch / 2) + stretch).min(frames);
+    let count = frames.saturating_sub(stretch / 2).max(1).div_ceil(stretch / 2);
+    let power = |s: usize| bands.iter().flat_map(|b| rows(s).map(|m| band(y, m, *b).powi(2))).sum::<f64>();
+    let loudest = (0..count).map(power).fold(0.0, f64::max);
+    let least = (1e-4 * loudest).max(e2 * (2 * stretch * bands.len()) as f64);
+    let (mut sum, mut terms) = (0.0, 0.0);
+    for s in (0..count).filter(|s| power(*s) > least) {
+        for b in &bands {
+            let of = |z: &[Complex64]| {
+                let row: Vec<f64> = rows(s).map(|m| band(z, m, *b)).collect();
+                let mean = row.iter().sum::<f64>() / row.len() as f64;
+                row.into_iter().map(|r| r - mean).collect::<Vec<_>>()
+            };
+            let (u, v) = (of(x), of(y));
+            let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+            let floor = u.len() as f64 * e2;
+            sum += 1.0 - dot(&u, &v) / ((dot(&u, &u) + floor) * (dot(&v, &v) + floor)).sqrt();
+            terms += 1.0;
+        }
+    }
+    if terms > 0.0 { sum / terms } else { 0.0 }
 }
 
 /// The total by the module's definitions, in f64.
@@ -43,12 +82,16 @@ fn by_definition(spec: &LossSpec, x: &[f64], y: &[f64]) -> f64 {
         };
         let convergence = (mean(&|x, y| (size(x) - size(y)).powi(2)) / mean(&|_, y| size(y).powi(2))).sqrt();
         let log = mean(&|x, y| (size(x).ln() - size(y).ln()).abs());
-        let magnitude = mean(&|x, y| (size(x).powf(c) - size(y).powf(c)).powi(2));
+        let magnitude = mean(&|x, y| {
+            let off = size(x).powf(c) - size(y).powf(c);
+            off * off * if off < 0.0 { f64::from(spec.asymmetry) } else { 1.0 }
+        });
         let complex = mean(&|x, y| (x * size(x).powf(c - 1.0) - y * size(y).powf(c - 1.0)).norm_sqr());
         total += (f64::from(spec.convergence) * convergence
             + f64::from(spec.log_magnitude) * log
             + f64::from(spec.compressed_magnitude) * magnitude
-            + f64::from(spec.compressed_complex) * complex)
+            + f64::from(spec.compressed_complex) * complex
+            + f64::from(spec.envelope) * envelope(&x, &y, *len, *hop, floor))
             / spec.resolutions.len() as f64;
     }
     total
@@ -68,9 +111,12 @@ fn specs() -> Vec<(&'static str, LossSpec)> {
         ("log_magnitude", LossSpec { log_magnitude: 0.5, ..none.clone() }),
         ("compressed_magnitude", LossSpec { compressed_magnitude: 2.0, ..none.clone() }),
         ("compressed_complex", LossSpec { compressed_complex: 2.0, power: 0.6, ..none.clone() }),
+        ("asymmetric", LossSpec { compressed_magnitude: 2.0, asymmetry: 3.0, ..none.clone() }),
+        ("envelope and a little l1", LossSpec { envelope: 1.0, l1: 1e-3, ..none.clone() }),
         (
             "all",
             LossSpec {
+                envelope: 0.2,
                 si_sdr: 0.05,
                 compressed_complex: 1.0,
                 resolutions: none.resolutions,
@@ -104,7 +150,7 @@ fn signals() -> Vec<(&'static str, Vec<f32>, Vec<f32>)> {
 #[test]
 fn values_and_gradients_follow_the_definitions() {
     for (term, spec) in specs() {
-        let mut loss = Loss::new(&spec).unwrap();
+        let mut loss = Loss::new(&spec, RATE).unwrap();
         for (name, x, y) in signals() {
             let mut grad = vec![f32::NAN; x.len()];
             let got = loss.value_and_grad(&x, &y, &mut grad).unwrap();
@@ -138,12 +184,12 @@ fn values_and_gradients_follow_the_definitions() {
 #[test]
 fn silence_and_equality_are_finite() {
     for (term, spec) in specs() {
-        let mut loss = Loss::new(&spec).unwrap();
+        let mut loss = Loss::new(&spec, RATE).unwrap();
         for (x, y) in [(vec![0.0; 77], vec![0.0; 77]), (noise(77, 0.1, 6), noise(77, 0.1, 6))] {
             let mut grad = vec![f32::NAN; 77];
             let got = loss.value_and_grad(&x, &y, &mut grad).unwrap();
             assert!(got.total.is_finite() && grad.iter().all(|g| g.is_finite()), "{term}: {got:?}");
-            if spec.si_sdr == 0.0 {
+            if spec.si_sdr == 0.0 && spec.envelope == 0.0 {
                 assert!(got.total.abs() < 1e-9 && grad.iter().all(|g| *g == 0.0), "{term}: {got:?}");
             }
         }
@@ -153,11 +199,11 @@ fn silence_and_equality_are_finite() {
 #[test]
 fn lengths_may_change_between_calls() {
     let (_, spec) = specs().pop().unwrap();
-    let mut used = Loss::new(&spec).unwrap();
+    let mut used = Loss::new(&spec, RATE).unwrap();
     for len in [300, 41, 180] {
         let (x, y) = (noise(len, 0.1, 7), noise(len, 0.1, 8));
         let (mut a, mut b) = (vec![0.0; len], vec![0.0; len]);
-        let fresh = Loss::new(&spec).unwrap().value_and_grad(&x, &y, &mut a).unwrap();
+        let fresh = Loss::new(&spec, RATE).unwrap().value_and_grad(&x, &y, &mut a).unwrap();
         assert_eq!(used.value_and_grad(&x, &y, &mut b).unwrap(), fresh);
         assert_eq!(a, b);
     }
@@ -172,15 +218,17 @@ fn recipes_are_checked() {
         "l1 = nan",
         "l1 = 0.0\nconvergence = 0.0\nlog_magnitude = 0.0",
         "power = 0.0",
+        "asymmetry = 0.5",
+        "envelope = nan",
         "floor = 0.0",
         "resolutions = []",
         "resolutions = [[255, 64]]",
         "resolutions = [[256, 0]]",
     ];
     for text in bad {
-        assert!(Loss::new(&parse(text).unwrap()).is_err(), "{text}");
+        assert!(Loss::new(&parse(text).unwrap(), RATE).is_err(), "{text}");
     }
-    let mut loss = Loss::new(&parse("").unwrap()).unwrap();
+    let mut loss = Loss::new(&parse("").unwrap(), RATE).unwrap();
     assert!(loss.value_and_grad(&[0.0; 3], &[0.0; 2], &mut [0.0; 3]).is_err());
     assert!(loss.value_and_grad(&[], &[], &mut []).is_err());
 }
