@@ -87,6 +87,9 @@ def find_sources(root):
             who, lead = fillets_speaker(p.stem)
             who = who if lead else f"{level}-{who}"
             yield "train", f"fillets-{lang}", who, f"{level}-{p.stem}", p, RANGE_DB if lead else RANGE_MINOR_DB
+    for p in sorted((root / "voices").glob("kokoro_*.flac")):
+        who, number = p.stem.removeprefix("kokoro_").rsplit("_", 1)
+        yield "train", "kokoro", who, number, p, None
     for p in sorted((share / "ktuberling/sounds").glob("*/*.*")):
         lang = p.parent.name
         if p.suffix in (".ogg", ".wav", ".opus"):

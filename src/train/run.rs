@@ -208,7 +208,9 @@ impl<'a> Run<'a> {
         };
         let maker = Mixer::new(&recipe.mix, rate, recipe.seed, clean, Some(noise))?;
         let loss = || Loss::new(&recipe.loss, rate);
-        let losses = (0..threads).map(|_| loss()).collect::<Result<Vec<_>>>()?;
+        // On a device each of a step's two graphs may have all threads while the other one computes.
+        let judges = if options.device.is_cpu() { threads } else { 2 * threads };
+        let losses = (0..judges).map(|_| loss()).collect::<Result<Vec<_>>>()?;
         let (clean, noise) = (
             corpus(&recipe.data.valid_clean, Source::Prefix)?,
             corpus(&recipe.data.valid_noise, Source::Folder)?,
@@ -233,7 +235,9 @@ impl<'a> Run<'a> {
             Makes::Workers((0..threads).map(worker).collect::<Result<_>>()?)
         } else {
             let first = progress.step * recipe.run.batch as u64;
-            Makes::Ahead(Ahead::start(vec![maker; threads], first, 2 * recipe.run.batch))
+            // Half of the threads keep up with the steps and leave the rest to the losses, which the device waits for.
+            let makers = vec![maker; threads.div_ceil(2)];
+            Makes::Ahead(Ahead::start(makers, first, 2 * recipe.run.batch))
         };
         let run = Self {
             recipe,

@@ -7,6 +7,8 @@ use std::f32::consts::PI;
 
 const PHASES: usize = 128;
 const TAPS: usize = 24;
+/// The sums of a dot product, so that plain loops vectorise.
+const LANES: usize = 8;
 
 /// How many samples of a source `out` samples at `speed` are made of.
 pub fn needed(out: usize, speed: f32) -> usize {
@@ -16,6 +18,14 @@ pub fn needed(out: usize, speed: f32) -> usize {
 /// Fills `out` with `source` played `speed` times as fast; `source` has [`needed`] samples.
 pub fn play(source: &[f32], speed: f32, out: &mut [f32]) {
     let bank = bank(speed);
+    pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || interpolate(&bank, source, speed, out),
+    );
+}
+
+#[inline(always)]
+fn interpolate(bank: &[[f32; TAPS]], source: &[f32], speed: f32, out: &mut [f32]) {
     for (n, y) in out.iter_mut().enumerate() {
         let at = n as f64 * f64::from(speed);
         let (from, phase) = (at as usize, (at.fract() * PHASES as f64) as f32);
@@ -24,9 +34,15 @@ pub fn play(source: &[f32], speed: f32, out: &mut [f32]) {
             continue;
         };
         let (k, between) = (phase as usize, phase.fract());
-        let dot = |taps: &[f32; TAPS]| taps.iter().zip(x).map(|(h, x)| h * x).sum::<f32>();
-        let (a, b) = (dot(&bank[k]), dot(&bank[k + 1]));
-        *y = a + between * (b - a);
+        let mut sums = [0f32; LANES];
+        let (before, after, x) = (bank[k].as_chunks().0, bank[k + 1].as_chunks().0, x.as_chunks().0);
+        for ((a, b), x) in before.iter().zip(after).zip(x) {
+            let (a, b, x): (&[f32; LANES], &[f32; LANES], &[f32; LANES]) = (a, b, x);
+            for i in 0..LANES {
+                sums[i] += (a[i] + between * (b[i] - a[i])) * x[i];
+            }
+        }
+        *y = sums.iter().sum();
     }
 }
 
