@@ -27,7 +27,7 @@ use std::f64::consts::PI;
 
 use super::backbone::backbone;
 use super::config::{FilterConfig, Mask};
-use crate::plan::{Act, Init, Plan, PlanBuilder, View};
+use crate::plan::{Act, Init, Plan, PlanBuilder, View, Weights};
 use crate::{Error, Result};
 
 /// The filter's plan.
@@ -96,6 +96,26 @@ fn mask_start(mask: Mask, masks: usize, len: usize) -> (Act, Init) {
     };
     let starts = (0..masks * len).map(|i| if i < len { open } else { shut });
     (act, Init::Values(starts.collect::<Vec<f32>>().into()))
+}
+
+/// Lets `share` of the input's basis through whatever the masks say, and `1 − share` of what they say: for the newest tap
+/// m ← (1 − share)·m + share, for the others m ← (1 − share)·m. A model that has learnt to take away what it is unsure of takes
+/// too much from voices and noises that it hasn't met; on those a little of the input is nearer to the clean sound.
+///
+/// The masks must be linear (`mask = "none"`), for then this is a change of the head's weights and costs nothing.
+pub fn keep_dry(config: &FilterConfig, plan: &Plan, weights: &mut Weights, share: f32) -> Result<()> {
+    if config.mask != Mask::None || !(0.0..1.0).contains(&share) {
+        let got = format!("{share} with mask {:?}", config.mask);
+        return Err(Error::input("dry share of a filter", "0 to less than 1, with mask = \"none\"", got));
+    }
+    for (name, open) in [("mask.weight", 0), ("mask.bias", config.basis_len())] {
+        let values = plan.find_param(name).and_then(|id| weights.tensors_mut().get_mut(id.0));
+        let values = values.ok_or_else(|| Error::input("dry share of a filter", name, "no such tensor"))?;
+        for (i, value) in values.iter_mut().enumerate() {
+            *value = (1.0 - share) * *value + if i < open { share } else { 0.0 };
+        }
+    }
+    Ok(())
 }
 
 /// A basis a quarter turn back: the row of each cosine becomes minus that of its sine, that of the sine the cosine's; rows
@@ -174,8 +194,10 @@ fn filter_bank(rows: usize, window: usize, channels: usize) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exec::reference::Reference;
+    use crate::exec::{Limits, Rows};
     use crate::model::Config;
-    use crate::plan::{OpKind, Weights};
+    use crate::plan::OpKind;
 
     fn config(rest: &str) -> FilterConfig {
         let text = format!(
@@ -268,6 +290,34 @@ mod tests {
             let (got, want) = (product(&turned, &tone(0.3)), product(&basis, &tone(0.3 - PI / 2.0)));
             assert!(got.iter().zip(&want).all(|(a, b)| (a - b).abs() < 1e-6), "{k}: {got:?} {want:?}");
         }
+    }
+
+    /// What the reference makes of `input`.
+    fn run(plan: &Plan, weights: &Weights, input: &[f32]) -> Vec<f64> {
+        let limits = Limits { max_rows: input.len(), max_streams: 1 };
+        Reference::<f64>::open(plan, weights, limits).advance_one(0, input.len(), Rows::Samples(input))
+    }
+
+    #[test]
+    fn a_dry_share_is_that_share_of_the_input() -> Result<()> {
+        let config = config(
+            r#""hop": 4, "window": 16, "basis_window": 8, "mask": "none", "taps": [0, 2], "quadrature": true,"#,
+        );
+        let plan = plan(&config)?;
+        let mut weights = Weights::random(&plan, 3);
+        // A head that says something, and a basis that hands the input through.
+        let head = plan.find_param("mask.weight").unwrap();
+        weights.tensors_mut()[head.0].iter_mut().enumerate().for_each(|(i, w)| *w = 0.1 * (i as f32).sin());
+        let input: Vec<f32> = (0..200).map(|i| (0.3 * i as f32).sin()).collect();
+        let wet = run(&plan, &weights, &input);
+        keep_dry(&config, &plan, &mut weights, 0.25)?;
+        let both = run(&plan, &weights, &input);
+        let late = config.latency();
+        let off = (late..200).map(|i| (0.75 * wet[i] + 0.25 * f64::from(input[i - late]) - both[i]).abs());
+        assert!(off.fold(0.0, f64::max) < 1e-5 && wet != both);
+        let tanh = FilterConfig { mask: Mask::Tanh, ..config };
+        assert!(keep_dry(&tanh, &plan, &mut weights, 0.1).is_err());
+        Ok(())
     }
 
     #[test]

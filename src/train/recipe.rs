@@ -12,6 +12,7 @@ use super::loss::LossSpec;
 use super::mix::MixSpec;
 use super::schedule::Schedule;
 use crate::model::Config;
+use crate::model::config::Mask;
 use crate::{Error, Result};
 
 /// A whole recipe.
@@ -88,6 +89,9 @@ pub struct RunSpec {
     pub checkpoint_minutes: f64,
     /// The rate of S4D's A and Δ, and of Mamba's A, as a share of the schedule's.
     pub dynamics_rate: f32,
+    /// How much of the input a filter lets through whatever its masks say, set after training: see
+    /// [`keep_dry`](crate::model::filter::keep_dry). Choose it on validation data.
+    pub dry: f32,
 }
 
 impl Default for RunSpec {
@@ -99,6 +103,7 @@ impl Default for RunSpec {
             valid_examples: 32,
             checkpoint_minutes: 3.0,
             dynamics_rate: 1.0,
+            dry: 0.0,
         }
     }
 }
@@ -138,7 +143,18 @@ impl Recipe {
             && run.dynamics_rate >= 0.0;
         let expected =
             "batch and group above 0, group a divisor of batch, valid_every and checkpoint_minutes above 0";
-        if fine { Ok(()) } else { Err(Error::input("recipe [run]", expected, format!("{run:?}"))) }
+        if !fine {
+            return Err(Error::input("recipe [run]", expected, format!("{run:?}")));
+        }
+        let linear = matches!(&self.model, Config::Filter(filter) if filter.mask == Mask::None);
+        if run.dry == 0.0 || (linear && (0.0..1.0).contains(&run.dry)) {
+            return Ok(());
+        }
+        Err(Error::input(
+            "recipe [run] dry",
+            "0, or less than 1 for a filter with mask = \"none\"",
+            run.dry.to_string(),
+        ))
     }
 
     /// The recipe as text, for the model's card.
@@ -160,6 +176,20 @@ mod tests {
         assert_eq!(Recipe::parse(&recipe.to_text(), "card")?, recipe);
         assert_eq!(recipe.model.latency(), 96);
         Ok(())
+    }
+
+    #[test]
+    fn a_dry_share_needs_linear_masks() {
+        let bad = [
+            ("dry = 0.12", "dry = 1.5"),
+            ("dry = 0.12", "dry = nan"),
+            ("mask = \"none\"", "mask = \"tanh\""),
+        ];
+        for (from, to) in bad {
+            assert!(BUNDLED.contains(from), "{from}");
+            let message = Recipe::parse(&BUNDLED.replace(from, to), "r.toml").unwrap_err().to_string();
+            assert!(message.contains("dry") && message.lines().count() == 1, "{to}: {message}");
+        }
     }
 
     #[test]

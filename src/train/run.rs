@@ -25,7 +25,8 @@ use crate::audio::{SampleRate, read_path, resample};
 use crate::exec::candle::CandleModel;
 use crate::exec::cpu::Cpu;
 use crate::exec::{Limits, settle};
-use crate::model::{Card, Model};
+use crate::model::filter::keep_dry;
+use crate::model::{Card, Config, Model};
 use crate::plan::{OpKind, Plan, Weights};
 use crate::{Error, Result};
 
@@ -297,9 +298,17 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The weights' moving average.
+    /// The weights' moving average, with the dry share that the recipe asks for: what is validated and saved.
     fn averaged(&self) -> Result<Weights> {
-        Weights::new(&self.plan, self.optimiser.groups().iter().map(|g| g.ema().to_vec()).collect())
+        let averages = self.optimiser.groups().iter().map(|g| g.ema().to_vec()).collect();
+        let mut weights = Weights::new(&self.plan, averages)?;
+        match &self.recipe.model {
+            Config::Filter(filter) if self.recipe.run.dry != 0.0 => {
+                keep_dry(filter, &self.plan, &mut weights, self.recipe.run.dry)?;
+            }
+            _ => {}
+        }
+        Ok(weights)
     }
 
     fn validate(&mut self) -> Result<Validation> {
