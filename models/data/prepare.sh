@@ -17,7 +17,7 @@ games=(megaglest-data lincity-ng-data wesnoth-1.16-data searchandrescue-data end
     unknown-horizons supertuxkart-data sonic-pi-samples)
 # What the synthetic voices of voices.py read, and how many sentences.
 texts=(fortunes fortunes-ru fortunes-de fortunes-pl fortunes-cs)
-sentences=${SENTENCES:-COUNT}
+sentences=${SENTENCES:-1421}
 
 die() { echo "prepare: $*" >&2; exit 2; }
 
