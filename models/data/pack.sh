@@ -3,11 +3,11 @@
 #
 #   models/data/pack.sh [IN [OUT [QUALITY]]]     # data/denoise, data/denoise-pack, 0
 #
-# OUT holds the same folders, and two archives, each under 45 MiB at quality 0: part-1.tar.xz is enough to train by itself
-# (all noise, valid, and the speech but for fillets), part-2.tar.xz adds fillets. xz takes away the 4 KB of code books that
-# each Vorbis file repeats. Unpack both into one folder: tar -xJf.
+# OUT holds the same folders, and three archives, each under 50 MiB at quality 0: part-1.tar.xz is enough to train by itself
+# (all noise, valid, the synthetic voices), part-2.tar.xz adds the recorded speech but for fillets, part-3.tar.xz that. xz takes
+# away the 4 KB of code books that each Vorbis file repeats. Unpack all into one folder: tar -xJf.
 #
-# The model that is published is trained on the FLAC files; Vorbis takes away some of what lies below the speech. Test sets
+# The bundled model was trained on these; Vorbis takes away some of what lies below the speech. Test sets
 # are not packed. Finished files are skipped.
 set -euo pipefail
 
@@ -44,6 +44,7 @@ tar_of() { # NAME, then find's further conditions
         tar --owner=0 --group=0 --mtime=@0 -cf - -T - | xz -T1 -5 --lzma2=dict=64MiB >"$name.part" && mv "$name.part" "$name")
     echo "$name: $(du -sm --apparent-size "$out/$name" | cut -f1) MiB"
 }
-[ -e "$out/part-1.tar.xz" ] || tar_of part-1.tar.xz ! -name 'fillets-*'
-[ -e "$out/part-2.tar.xz" ] || tar_of part-2.tar.xz -name 'fillets-*'
+[ -e "$out/part-1.tar.xz" ] || tar_of part-1.tar.xz '(' -path '*/noise/*' -o -path 'valid/*' -o -name 'kokoro*' ')'
+[ -e "$out/part-2.tar.xz" ] || tar_of part-2.tar.xz -path 'train/clean/*' ! -name 'fillets-*' ! -name 'kokoro*'
+[ -e "$out/part-3.tar.xz" ] || tar_of part-3.tar.xz -path 'train/clean/*' -name 'fillets-*'
 ls -sh "$out"/part-*.tar.xz

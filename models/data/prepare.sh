@@ -16,7 +16,7 @@ packages=(festvox-ru asterisk-core-sounds-{en,es,fr,it,ru}-g722 fillets-ng-data-
 games=(megaglest-data lincity-ng-data wesnoth-1.16-data searchandrescue-data endless-sky-data flare-game widelands-data
     unknown-horizons supertuxkart-data sonic-pi-samples)
 # What the synthetic voices of voices.py read, and how many sentences.
-texts=(fortunes fortunes-ru fortunes-de fortunes-pl fortunes-cs)
+texts=(fortunes fortunes-min fortunes-ru fortunes-de fortunes-pl fortunes-cs)
 sentences=${SENTENCES:-1421}
 
 die() { echo "prepare: $*" >&2; exit 2; }
