@@ -184,6 +184,14 @@ fn recipes_with_mistakes() {
     ] {
         refused(&folder, &format!("train {name} --out run"), &[part]);
     }
+    refused(
+        &folder,
+        "train plain.toml --out run --device gpu",
+        &["device: expected cpu, cuda or cuda:N, got gpu"],
+    );
+    if !cfg!(feature = "train-cuda") {
+        refused(&folder, "train plain.toml --out run --device cuda", &["the feature train-cuda", "got cuda"]);
+    }
     // The data that it names is not here.
     folder.run("train plain.toml --out run").refused(2, &["data/denoise"]);
 }
