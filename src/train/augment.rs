@@ -79,11 +79,11 @@ impl Biquad {
     }
 }
 
-/// A microphone's or room's tone: a low shelf, a peak and a high shelf, each by up to ±6 dB.
-pub fn tone(dice: &mut Dice, rate: f32) -> [Biquad; 3] {
+/// A microphone's or room's tone: a low shelf, a peak and a high shelf, each by up to ±`most` dB.
+pub fn tone(dice: &mut Dice, rate: f32, most: f32) -> [Biquad; 3] {
     let mut section = |shape, low: f32, high: f32| {
         let hz = dice.log_uniform(low, high.min(0.45 * rate));
-        let (q, gain) = (dice.uniform(0.5, 1.2), dice.uniform(-6.0, 6.0));
+        let (q, gain) = (dice.uniform(0.5, 1.2), dice.uniform(-most, most));
         Biquad::new(shape, hz, rate, q, gain)
     };
     [
@@ -234,7 +234,7 @@ mod tests {
     #[test]
     fn tones_stay_within_bounds() {
         for index in 0..30 {
-            let sections = tone(&mut Dice::new(3, index), RATE);
+            let sections = tone(&mut Dice::new(3, index), RATE, 6.0);
             for hz in [50.0, 300.0, 1000.0, 3000.0, 7500.0] {
                 let gain = gain_db(&sections, hz);
                 assert!(gain.abs() < 18.5, "{gain} dB at {hz} Hz");

@@ -1,9 +1,9 @@
 //! Training examples mixed on the fly from clean speech and noise: example i is a function of (seed, i, clips, spec).
 //!
 //! ```text
-//! speech ─ clips of one source, pauses, speed ─ tone ─ room ─┬─ wet ──┐
-//!                                                            └─ clean ├─ band limit ─ SNR ─ level ─► noisy, clean
-//! noise ── none, one or two: clips or synthetic, speed, swell ─ tone ─┘
+//! speech ─ clips of one source, pauses, speed ─ tone ─ room ─────┬─ wet ──┐
+//!                                                                └─ clean ├─ band limit ─ SNR ─ level ─► noisy, clean
+//! noise ── none, one or two: clips, synthetic, babble ─ speed, swell, tone, room ──┘
 //! ```
 //!
 //! SNR is the power of the wet speech while it is active over that of the noise, uniform in dB. The level is the
@@ -27,8 +27,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::augment::{Biquad, Colour, active_power, band_limit, fade, power, swell, tone};
+use super::augment::{Biquad, active_power, band_limit, fade, power, swell, tone};
 use super::corpus::Corpus;
+use super::noises::Kind;
 use super::random::Dice;
 use super::reverb::{Convolver, Room};
 use super::speed;
@@ -36,6 +37,10 @@ use crate::error::{Error, Result};
 
 /// The highest peak of an example.
 const PEAK: f32 = 0.99;
+/// Tone filters of speech raise and lower by at most so many dB.
+const SPEECH_TONE_DB: f32 = 6.0;
+/// How many voices a babble has, at least and at most.
+const BABBLE: [usize; 2] = [4, 8];
 /// Below this power a sound is silence.
 const SILENCE: f64 = 1e-14;
 
@@ -55,8 +60,10 @@ pub struct MixSpec {
     pub no_noise: f32,
     /// Chance of noise alone, whose clean sound is silence.
     pub no_speech: f32,
-    /// Chance that the noise is synthetic; certain where there are no noise clips.
+    /// Chance that the noise is synthetic, of any [`Kind`]; certain where there are no noise clips.
     pub synthetic: f32,
+    /// Chance that the noise is a babble of four to eight voices, where it is not synthetic.
+    pub babble: f32,
     /// Chance of a second noise over the first.
     pub second_noise: f32,
     /// How many times as fast speech is played, least and greatest, log-uniform: other voices.
@@ -65,12 +72,16 @@ pub struct MixSpec {
     pub noise_speed: [f32; 2],
     /// Chance that a noise's level wanders, by up to 20 dB within seconds.
     pub swell: f32,
-    /// Chance of a tone filter, for speech and for noise.
+    /// Chance of a tone filter, for speech (by up to ±6 dB a section) and for noise.
     pub tone: f32,
+    /// How far a noise's tone filter goes, ± dB a section.
+    pub noise_tone_db: f32,
     /// Chance of a band limit between 3 kHz and nine tenths of half the rate.
     pub band_limit: f32,
-    /// Chance of a room.
+    /// Chance of a room for the speech.
     pub reverb: f32,
+    /// Chance of a room for the noise: another one.
+    pub noise_reverb: f32,
     /// T60 of a room, least and greatest, seconds.
     pub t60: [f32; 2],
     /// How much of the room's response the clean sound keeps, seconds; 0 asks for the dry sound.
@@ -89,13 +100,16 @@ impl Default for MixSpec {
             no_noise: 0.03,
             no_speech: 0.03,
             synthetic: 0.1,
+            babble: 0.0,
             second_noise: 0.25,
             speech_speed: [1.0, 1.0],
             noise_speed: [1.0, 1.0],
             swell: 0.0,
             tone: 0.5,
+            noise_tone_db: 6.0,
             band_limit: 0.1,
             reverb: 0.3,
+            noise_reverb: 0.0,
             t60: [0.15, 0.8],
             early: 0.05,
             clip: 0.0,
@@ -143,17 +157,22 @@ impl MixSpec {
             ("no_noise", self.no_noise),
             ("no_speech", self.no_speech),
             ("synthetic", self.synthetic),
+            ("babble", self.babble),
             ("second_noise", self.second_noise),
             ("swell", self.swell),
             ("tone", self.tone),
             ("band_limit", self.band_limit),
             ("reverb", self.reverb),
+            ("noise_reverb", self.noise_reverb),
             ("clip", self.clip),
             ("early, in seconds", self.early),
         ] {
             if !(0.0..=1.0).contains(&chance) {
                 return wrong(what, "0 to 1", chance.to_string());
             }
+        }
+        if !(0.0..=40.0).contains(&self.noise_tone_db) {
+            return wrong("noise_tone_db", "0 to 40 dB", self.noise_tone_db.to_string());
         }
         if !(0.0..=60.0).contains(&self.pause) {
             return wrong("pause", "0 to 60 s", self.pause.to_string());
@@ -248,7 +267,7 @@ impl Mixer {
     fn voice(&mut self, dice: &mut Dice) -> (Vec<f32>, Vec<f32>) {
         let mut dry = self.speech(dice);
         if dice.chance(self.spec.tone) {
-            run(&tone(dice, self.rate), [&mut dry]);
+            run(&tone(dice, self.rate, SPEECH_TONE_DB), [&mut dry]);
         }
         if !dice.chance(self.spec.reverb) {
             return (dry.clone(), dry);
@@ -287,8 +306,8 @@ impl Mixer {
         ((seconds * self.rate) as usize).min(self.len / 2)
     }
 
-    /// One noise, or two with the second up to 10 dB below the first.
-    fn noise(&self, dice: &mut Dice) -> Vec<f32> {
+    /// One noise, or two with the second up to 10 dB below the first; perhaps in a room.
+    fn noise(&mut self, dice: &mut Dice) -> Vec<f32> {
         let mut noise = self.one_noise(dice);
         if dice.chance(self.spec.second_noise) {
             let second = self.one_noise(dice);
@@ -297,23 +316,26 @@ impl Mixer {
             let gain = gain * 10f32.powf(dice.uniform(-10.0, 0.0) / 20.0);
             noise.iter_mut().zip(&second).for_each(|(n, s)| *n += gain * s);
         }
+        if dice.chance(self.spec.noise_reverb) {
+            let t60 = dice.uniform(self.spec.t60[0], self.spec.t60[1]);
+            let room = Room::random(dice, self.rate, t60, 0.0);
+            [noise] = self.convolver.run(&noise, [&room.wet]);
+        }
         noise
     }
 
     fn one_noise(&self, dice: &mut Dice) -> Vec<f32> {
-        let synthetic = dice.chance(self.spec.synthetic);
         let mut out = match &self.noise {
-            Some(clips) if !synthetic => {
-                let speed = self.spec.noise_speed;
-                let mut out = at_speed(speed, self.len, dice, |dice, out| self.recorded(clips, dice, out));
-                if speed != [1.0, 1.0] && dice.chance(0.5) {
-                    out.reverse();
+            Some(clips) if !dice.chance(self.spec.synthetic) => {
+                if dice.chance(self.spec.babble) {
+                    self.babble(dice)
+                } else {
+                    self.clip_of(clips, dice)
                 }
-                out
             }
             _ => {
                 let mut out = vec![0.0; self.len];
-                Colour::any(dice).fill(dice, self.rate, &mut out);
+                Kind::any(dice).fill(dice, self.rate, &mut out);
                 out
             }
         };
@@ -321,10 +343,31 @@ impl Mixer {
             swell(dice, self.rate, &mut out);
         }
         if dice.chance(self.spec.tone) {
-            run(&tone(dice, self.rate), [&mut out]);
-            if synthetic {
-                run(&tone(dice, self.rate), [&mut out]);
+            run(&tone(dice, self.rate, self.spec.noise_tone_db), [&mut out]);
+        }
+        out
+    }
+
+    /// Many voices at once, up to 10 dB apart: nobody's speech.
+    fn babble(&self, dice: &mut Dice) -> Vec<f32> {
+        let mut out = vec![0.0; self.len];
+        for _ in 0..BABBLE[0] + dice.below(BABBLE[1] - BABBLE[0] + 1) {
+            let voice = self.speech(dice);
+            let level = active_power(&voice, self.rate);
+            if level > SILENCE {
+                let gain = (10f64.powf(f64::from(dice.uniform(-10.0, 0.0)) / 10.0) / level).sqrt() as f32;
+                out.iter_mut().zip(&voice).for_each(|(out, x)| *out += gain * x);
             }
+        }
+        out
+    }
+
+    /// Recorded noise, at its speed and in its direction.
+    fn clip_of(&self, clips: &Corpus, dice: &mut Dice) -> Vec<f32> {
+        let speed = self.spec.noise_speed;
+        let mut out = at_speed(speed, self.len, dice, |dice, out| self.recorded(clips, dice, out));
+        if speed != [1.0, 1.0] && dice.chance(0.5) {
+            out.reverse();
         }
         out
     }

@@ -30,7 +30,8 @@ fn mixer(spec: MixSpec, seed: u64) -> Mixer {
 }
 
 fn everything() -> MixSpec {
-    MixSpec { tone: 1.0, reverb: 1.0, band_limit: 1.0, second_noise: 1.0, clip: 1.0, ..MixSpec::plain() }
+    let room = MixSpec { reverb: 1.0, noise_reverb: 1.0, ..MixSpec::plain() };
+    MixSpec { tone: 1.0, band_limit: 1.0, second_noise: 1.0, synthetic: 0.4, babble: 0.4, clip: 1.0, ..room }
 }
 
 #[test]
@@ -131,7 +132,7 @@ fn filters_and_rooms_leave_the_clean_sound_in_step() {
 #[test]
 fn silent_clips_make_finite_examples() {
     let silent = || Arc::new(Corpus::from_clips([("s".to_string(), vec![0.0; 100])]).unwrap());
-    let spec = MixSpec { seconds: 0.2, ..everything() };
+    let spec = MixSpec { seconds: 0.2, synthetic: 0.0, ..everything() };
     let mut mixer = Mixer::new(&spec, RATE, 0, silent(), Some(silent())).unwrap();
     assert!((0..5).all(|i| mixer.example(i).noisy.iter().all(|x| *x == 0.0)));
     let mut mixer = Mixer::new(&spec, RATE, 0, silent(), noise()).unwrap();

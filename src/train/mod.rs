@@ -23,6 +23,8 @@ pub mod metrics;
 #[cfg(feature = "train")]
 pub mod mix;
 #[cfg(feature = "train")]
+pub mod noises;
+#[cfg(feature = "train")]
 pub mod random;
 #[cfg(feature = "train")]
 pub mod recipe;
