@@ -156,16 +156,17 @@ def speech(root, dropped):
 
 
 def noise(root, packages, dropped):
-    """0 A.D.'s noises, by family into the three splits, and the other packages', all for training."""
+    """0 A.D.'s noises, by family into the three splits, and the other packages', for training but for `noises.HELD`."""
     rows = []
     for p in sorted(root.glob("*/*/*.ogg")):
         family = noise_family(p.stem)
         split = "test" if family in NOISE_TEST else "valid" if family in NOISE_VALID else "train"
-        rows.append((split, f"0ad-{p.relative_to(root).parts[0]}", family, p.stem.lower(), p))
-    rows += [("train", *row) for row in noises.find(packages)]
+        rows.append((split, f"0ad-{p.relative_to(root).parts[0]}", family, p.stem.lower(), p, False))
+    rows += noises.find(packages)
     seen = set()
-    for split, source, family, name, path in rows:
+    for split, source, family, name, path, is_music in rows:
         x = audio.read(path)
+        x = noises.stretch(x, audio.RATE) if is_music else x
         digest = hashlib.sha256(x.tobytes()).digest()
         peak = float(np.max(np.abs(x), initial=0.0))
         if peak < SILENT_PEAK or digest in seen:

@@ -84,7 +84,8 @@ def draw(corpus, split, count, seed):
     with open(corpus / "manifest.tsv", newline="") as f:
         rows = list(csv.DictReader(f, delimiter="\t"))
     noise_split = "test" if split.startswith("test") else split
-    speech = [r["path"] for r in rows if r["split"] == split and r["kind"] == "clean" and float(r["seconds"]) >= SECONDS[0]]
+    speech_split = "valid" if split.startswith("valid") else split
+    speech = [r["path"] for r in rows if r["split"] == speech_split and r["kind"] == "clean" and float(r["seconds"]) >= SECONDS[0]]
     groups = {}
     for r in rows:
         if r["split"] == noise_split and r["kind"] == "noise":

@@ -78,6 +78,11 @@ impl Stft {
         self.hop
     }
 
+    /// The window w.
+    pub fn window(&self) -> &[f32] {
+        &self.window
+    }
+
     /// Bins in a row: `n_fft`/2 + 1, from 0 to half the sample rate.
     pub fn bins(&self) -> usize {
         self.n_fft / 2 + 1

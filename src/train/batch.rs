@@ -1,18 +1,19 @@
 //! One step's gradient: examples spread over threads, summed in a fixed order.
 //!
 //! Each group of examples is one graph over one `[S, T, 1]` tensor. The model answers `latency` samples late, so its output
-//! from there on is held against the clean sound's beginning. The loss and its gradient are computed outside of autograd;
-//! the gradient enters as `(y·g).sum_all()`. Sums over groups run in the groups' order: the threads' number changes nothing.
+//! from there on is held against the clean sound's beginning. The loss and its gradient are computed outside of autograd
+//! ([`Judge`]); the gradient enters as `(y·g).sum_all()`. Sums over groups run in the groups' order: the threads' number
+//! changes nothing.
 //!
-//! On the CPU each thread makes and learns from its own groups; on a GPU two graphs take half of the batch each, and the
-//! threads share the losses.
+//! On the CPU each thread makes and learns from its own groups; on a GPU the whole batch is one graph.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use candle_core::{DType, Tensor};
 
-use super::loss::{Loss, LossParts};
+use super::judge::Judge;
+use super::loss::LossParts;
 use super::mix::{Example, Mixer};
 use crate::exec::candle::{CandleInput, CandleModel, train_error};
 use crate::{Error, Result};
@@ -32,7 +33,7 @@ pub struct Worker {
     /// Makes examples.
     pub mixer: Mixer,
     /// Judges outputs.
-    pub loss: Loss,
+    pub judge: Judge,
 }
 
 /// The gradient over examples `first .. first + batch`.
@@ -57,8 +58,7 @@ pub fn gradient(
                     let from = first + (i * group) as u64;
                     let examples: Vec<_> =
                         (from..from + group as u64).map(|index| worker.mixer.example(index)).collect();
-                    let losses = std::slice::from_mut(&mut worker.loss);
-                    let result = one_graph(model, latency, losses, &examples);
+                    let result = one_graph(model, latency, &mut worker.judge, &examples);
                     if let Some(place) = done.lock().unwrap_or_else(|e| e.into_inner()).get_mut(i) {
                         *place = Some(result);
                     }
@@ -79,26 +79,14 @@ pub fn gradient(
     Ok(mean(sum.ok_or_else(|| Error::Train("an empty batch".into()))?, batch))
 }
 
-/// The gradient over these examples as two graphs, one on the GPU while the other's losses are taken on threads.
+/// The gradient over these examples as one graph.
 pub fn gradient_at_once(
     model: &CandleModel,
     latency: usize,
-    losses: &mut [Loss],
+    judge: &mut Judge,
     examples: &[Example],
 ) -> Result<Gradient> {
-    let (half, threads) = (examples.len() / 2, losses.len() / 2);
-    if half == 0 || threads == 0 {
-        return Ok(mean(one_graph(model, latency, losses, examples)?, examples.len()));
-    }
-    let (first, second) = losses.split_at_mut(threads);
-    let (a, b) = std::thread::scope(|scope| {
-        let a = scope.spawn(|| one_graph(model, latency, first, &examples[..half]));
-        let b = one_graph(model, latency, second, &examples[half..]);
-        (a.join().unwrap_or_else(|_| Err(Error::Train("a graph's thread stopped early".into()))), b)
-    });
-    let mut sum = a?;
-    add(&mut sum, &b?);
-    Ok(mean(sum, examples.len()))
+    Ok(mean(one_graph(model, latency, judge, examples)?, examples.len()))
 }
 
 /// Sums over a batch as means.
@@ -135,7 +123,7 @@ fn each_part(a: &mut LossParts, b: &LossParts, f: impl Fn(f64, f64) -> f64) {
 fn one_graph(
     model: &CandleModel,
     latency: usize,
-    losses: &mut [Loss],
+    judge: &mut Judge,
     examples: &[Example],
 ) -> Result<Gradient> {
     let len = examples.first().map_or(0, |e| e.noisy.len());
@@ -147,13 +135,13 @@ fn one_graph(
     let shape = (examples.len(), len, 1);
     let input = Tensor::from_vec(noisy, shape, model.device()).map_err(train_error)?;
     let (y, _) = model.forward(&model.zero_state(examples.len())?, CandleInput::Samples(&input))?;
-    let estimates = y.flatten_all().and_then(|y| y.to_vec1::<f32>()).map_err(train_error)?;
-    let judged = judge(losses, latency, &estimates, examples)?;
-    let backward = || {
-        let seed = Tensor::from_vec(judged.seed, shape, model.device())?;
-        (y * seed)?.sum_all()?.backward()
-    };
-    let store = backward().map_err(train_error)?;
+    let (values, grad) = judge.judge(&y, latency, examples)?;
+    let (mut loss, mut parts) = (0.0, LossParts::default());
+    for values in values {
+        loss += values.total;
+        each_part(&mut parts, &values.parts, |a, b| a + b);
+    }
+    let store = (y * grad).and_then(|product| product.sum_all()?.backward()).map_err(train_error)?;
     let flat = |(g, var): (Option<Tensor>, &candle_core::Var)| match g {
         Some(g) => {
             g.to_dtype(DType::F32).and_then(|g| g.flatten_all()?.to_vec1::<f32>()).map_err(train_error)
@@ -161,42 +149,5 @@ fn one_graph(
         None => Ok(vec![0.0; var.elem_count()]),
     };
     let grads = model.gradients(&store).into_iter().zip(model.vars()).map(flat).collect::<Result<_>>()?;
-    Ok(Gradient { loss: judged.loss, parts: judged.parts, grads })
-}
-
-/// What the losses say of some estimates: sums, and the gradient of the summed loss by the estimates.
-struct Judged {
-    loss: f64,
-    parts: LossParts,
-    seed: Vec<f32>,
-}
-
-/// Holds the estimates against the clean sound, a thread a loss; sums run in the examples' order.
-fn judge(losses: &mut [Loss], latency: usize, estimates: &[f32], examples: &[Example]) -> Result<Judged> {
-    let len = estimates.len() / examples.len();
-    let mut seed = vec![0.0; estimates.len()];
-    let share = examples.len().div_ceil(losses.len().max(1));
-    let each = estimates.chunks(share * len).zip(seed.chunks_mut(share * len)).zip(examples.chunks(share));
-    let one = |loss: &mut Loss, estimates: &[f32], seed: &mut [f32], examples: &[Example]| {
-        let clips = estimates.chunks(len).zip(seed.chunks_mut(len)).zip(examples);
-        let value = |((estimate, seed), example): ((&[f32], &mut [f32]), &Example)| {
-            loss.value_and_grad(&estimate[latency..], &example.clean[..len - latency], &mut seed[latency..])
-        };
-        clips.map(value).collect::<Result<Vec<_>>>()
-    };
-    let values = std::thread::scope(|scope| {
-        let shares = each.zip(losses.iter_mut());
-        let threads: Vec<_> =
-            shares.map(|(((e, s), x), loss)| scope.spawn(move || one(loss, e, s, x))).collect();
-        let ended = |t: std::thread::ScopedJoinHandle<'_, _>| {
-            t.join().unwrap_or_else(|_| Err(Error::Train("a loss thread stopped early".into())))
-        };
-        threads.into_iter().map(ended).collect::<Result<Vec<_>>>()
-    })?;
-    let (mut loss, mut parts) = (0.0, LossParts::default());
-    for values in values.into_iter().flatten() {
-        loss += values.total;
-        each_part(&mut parts, &values.parts, |a, b| a + b);
-    }
-    Ok(Judged { loss, parts, seed })
+    Ok(Gradient { loss, parts, grads })
 }

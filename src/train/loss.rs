@@ -36,6 +36,8 @@
 //! # Ok::<(), cascabel::Error>(())
 //! ```
 
+#[cfg(feature = "train-cuda")]
+pub mod device;
 mod envelope;
 mod power;
 pub mod spectral;
@@ -113,6 +115,17 @@ impl LossSpec {
             self.envelope,
         ];
         weights.iter().any(|w| *w != 0.0)
+    }
+
+    /// The weighted sum of the terms.
+    fn total(&self, parts: &LossParts) -> f64 {
+        f64::from(self.l1) * parts.l1
+            + f64::from(self.si_sdr) * parts.si_sdr
+            + f64::from(self.convergence) * parts.convergence
+            + f64::from(self.log_magnitude) * parts.log_magnitude
+            + f64::from(self.compressed_magnitude) * parts.compressed_magnitude
+            + f64::from(self.compressed_complex) * parts.compressed_complex
+            + f64::from(self.envelope) * parts.envelope
     }
 
     fn check(&self) -> Result<()> {
@@ -222,13 +235,7 @@ impl Loss {
         for spectrum in &mut self.spectra {
             spectrum.add(estimate, target, share, &mut parts, grad);
         }
-        let total = f64::from(spec.l1) * parts.l1
-            + f64::from(spec.si_sdr) * parts.si_sdr
-            + f64::from(spec.convergence) * parts.convergence
-            + f64::from(spec.log_magnitude) * parts.log_magnitude
-            + f64::from(spec.compressed_magnitude) * parts.compressed_magnitude
-            + f64::from(spec.compressed_complex) * parts.compressed_complex
-            + f64::from(spec.envelope) * parts.envelope;
+        let total = spec.total(&parts);
         Ok(LossValues { total, parts })
     }
 }

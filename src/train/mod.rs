@@ -18,6 +18,8 @@ pub mod batch;
 pub mod checkpoint;
 #[cfg(feature = "train")]
 pub mod corpus;
+#[cfg(feature = "train")]
+pub mod judge;
 pub mod loss;
 pub mod metrics;
 #[cfg(feature = "train")]

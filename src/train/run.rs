@@ -17,6 +17,7 @@ use super::ahead::Ahead;
 use super::batch::{Gradient, Worker, gradient, gradient_at_once};
 use super::checkpoint::{self, Progress};
 use super::corpus::{Corpus, Source, find};
+use super::judge::Judge;
 use super::loss::{Loss, LossParts};
 use super::mix::{Example, MixSpec, Mixer};
 use super::recipe::Recipe;
@@ -157,8 +158,8 @@ pub fn train(recipe: &Recipe, options: &mut RunOptions<'_>) -> Result<Model> {
 enum Makes {
     /// Each thread its own, as it goes: the CPU has nothing else to do.
     Workers(Vec<Worker>),
-    /// Threads ahead of the GPU.
-    Ahead(Ahead),
+    /// Threads ahead of the GPU, which judges.
+    Ahead(Ahead, Judge),
 }
 
 struct Run<'a> {
@@ -209,9 +210,7 @@ impl<'a> Run<'a> {
         };
         let maker = Mixer::new(&recipe.mix, rate, recipe.seed, clean, Some(noise))?;
         let loss = || Loss::new(&recipe.loss, rate);
-        // On a device each of a step's two graphs may have all threads while the other one computes.
-        let judges = if options.device.is_cpu() { threads } else { 2 * threads };
-        let losses = (0..judges).map(|_| loss()).collect::<Result<Vec<_>>>()?;
+        let losses = (0..threads).map(|_| loss()).collect::<Result<Vec<_>>>()?;
         let (clean, noise) = (
             corpus(&recipe.data.valid_clean, Source::Prefix)?,
             corpus(&recipe.data.valid_noise, Source::Folder)?,
@@ -231,14 +230,14 @@ impl<'a> Run<'a> {
         };
         let model = CandleModel::on(&options.device, &plan, &weights, DType::F32)?;
         let latency = recipe.model.latency();
+        let judge = || Judge::new(&recipe.loss, rate, &options.device);
         let makes = if options.device.is_cpu() {
-            let worker = |_| Ok(Worker { mixer: maker.clone(), loss: loss()? });
+            let worker = |_| Ok(Worker { mixer: maker.clone(), judge: judge()? });
             Makes::Workers((0..threads).map(worker).collect::<Result<_>>()?)
         } else {
             let first = progress.step * recipe.run.batch as u64;
-            // Half of the threads keep up with the steps and leave the rest to the losses, which the device waits for.
-            let makers = vec![maker; threads.div_ceil(2)];
-            Makes::Ahead(Ahead::start(makers, first, 2 * recipe.run.batch))
+            let makers = vec![maker; threads];
+            Makes::Ahead(Ahead::start(makers, first, 4 * recipe.run.batch), judge()?)
         };
         let run = Self {
             recipe,
@@ -291,9 +290,9 @@ impl<'a> Run<'a> {
         let (batch, group) = (self.recipe.run.batch, self.recipe.run.group);
         match &mut self.makes {
             Makes::Workers(workers) => gradient(&self.model, self.latency, workers, first, (batch, group)),
-            Makes::Ahead(ahead) => {
+            Makes::Ahead(ahead, judge) => {
                 let examples = ahead.take(first, batch)?;
-                gradient_at_once(&self.model, self.latency, &mut self.losses, &examples)
+                gradient_at_once(&self.model, self.latency, judge, &examples)
             }
         }
     }

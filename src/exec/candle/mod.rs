@@ -26,7 +26,7 @@
 //! ```
 
 #[cfg(feature = "train-cuda")]
-mod cuda;
+pub(crate) mod cuda;
 mod discretise;
 mod dropout;
 mod elementwise;

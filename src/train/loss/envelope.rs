@@ -25,7 +25,22 @@ const BANDS: i32 = 15;
 /// Length of a stretch, seconds.
 const STRETCH: f64 = 0.384;
 /// Least power of an active stretch beside the loudest.
-const ACTIVE: f32 = 1e-4;
+pub(super) const ACTIVE: f32 = 1e-4;
+
+/// The bands' bins in transforms of `n_fft` samples at `rate` Hz.
+pub(super) fn bands(n_fft: usize, rate: u32) -> Vec<Range<usize>> {
+    let per_bin = f64::from(rate) / n_fft as f64;
+    let edge = |thirds: f64| (LOWEST_HZ * 2f64.powf(thirds / 3.0) / per_bin).round() as usize;
+    (0..BANDS)
+        .map(|j| edge(f64::from(j) - 0.5)..edge(f64::from(j) + 0.5))
+        .filter(|band| !band.is_empty() && band.end <= n_fft / 2 + 1)
+        .collect()
+}
+
+/// How many frames a stretch has.
+pub(super) fn stretch(hop: usize, rate: u32) -> usize {
+    ((STRETCH * f64::from(rate) / hop as f64).round() as usize).max(2)
+}
 
 /// The term at one resolution, with its memory.
 pub(super) struct Envelope {
@@ -41,13 +56,7 @@ pub(super) struct Envelope {
 impl Envelope {
     /// Plans for transforms of `n_fft` samples every `hop` at `rate` Hz and magnitudes down to `floor`.
     pub fn new(n_fft: usize, hop: usize, rate: u32, floor: f32) -> Self {
-        let per_bin = f64::from(rate) / n_fft as f64;
-        let edge = |thirds: f64| (LOWEST_HZ * 2f64.powf(thirds / 3.0) / per_bin).round() as usize;
-        let bands = (0..BANDS)
-            .map(|j| edge(f64::from(j) - 0.5)..edge(f64::from(j) + 0.5))
-            .filter(|band| !band.is_empty() && band.end <= n_fft / 2 + 1)
-            .collect();
-        let stretch = ((STRETCH * f64::from(rate) / hop as f64).round() as usize).max(2);
+        let (bands, stretch) = (bands(n_fft, rate), stretch(hop, rate));
         Self { bands, stretch, floor, x: Vec::new(), y: Vec::new(), by_x: Vec::new() }
     }
 

@@ -36,6 +36,13 @@ pub struct Spectral {
     by_envelope: Vec<Complex32>,
 }
 
+/// The window and the scale 1/√Σw² of transforms of `n_fft` samples every `hop`.
+#[cfg(feature = "train-cuda")]
+pub(super) fn unit(n_fft: usize, hop: usize) -> Result<(Vec<f32>, f32)> {
+    let stft = Stft::new(n_fft, hop)?;
+    Ok((stft.window().to_vec(), stft.power().sqrt().recip()))
+}
+
 /// Weights of the four gradients, the resolution's share, 1/K and the constants of convergence included.
 struct Pull {
     convergence: f32,

@@ -232,3 +232,67 @@ fn recipes_are_checked() {
     assert!(loss.value_and_grad(&[0.0; 3], &[0.0; 2], &mut [0.0; 3]).is_err());
     assert!(loss.value_and_grad(&[], &[], &mut []).is_err());
 }
+
+#[cfg(feature = "train-cuda")]
+#[test]
+fn the_device_agrees() {
+    use super::device::DeviceLoss;
+    use candle_core::Tensor;
+    let Ok(gpu) = crate::exec::candle::device("cuda") else {
+        eprintln!("no GPU: the losses there not run");
+        return;
+    };
+    let of = |x: f32| [x, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
+    let (mut specs, mut weights) = (Vec::new(), of(0.7));
+    for _ in 0..weights.len() {
+        weights.rotate_right(1);
+        specs.push(weights);
+    }
+    specs.push([1.0, 0.01, 0.3, 0.2, 30.0, 10.0, 0.5]);
+    for [l1, si_sdr, convergence, log_magnitude, compressed_magnitude, compressed_complex, envelope] in specs
+    {
+        let spec = LossSpec {
+            l1,
+            si_sdr,
+            convergence,
+            log_magnitude,
+            compressed_magnitude,
+            compressed_complex,
+            envelope,
+            asymmetry: 2.0,
+            resolutions: vec![[256, 96], [512, 192], [1024, 384]],
+            ..LossSpec::none()
+        };
+        let (mut host, device) =
+            (Loss::new(&spec, 16000).unwrap(), DeviceLoss::new(&spec, 16000, &gpu).unwrap());
+        for (examples, len) in [(1, 1), (2, 777), (3, 20_001)] {
+            let mut dice = Dice::new(4, len as u64);
+            let mut sound = |k: usize| -> Vec<f32> {
+                // The last example's target is silent; the others swell, so that some stretches are not active.
+                let swell = |t: usize| if k == 2 { 0.0 } else { (t as f32 / len as f32).powi(6) + 1e-4 };
+                (0..len).map(|t| swell(t) * dice.normal()).collect()
+            };
+            let (targets, mut off): (Vec<_>, Vec<_>) =
+                (0..examples).map(|k| (sound(k), sound(k % 2))).unzip();
+            for (x, y) in off.iter_mut().flatten().zip(targets.iter().flatten()) {
+                *x = 0.3 * *x + 0.8 * y;
+            }
+            let tensor = |x: &[Vec<f32>]| Tensor::from_vec(x.concat(), (examples, len), &gpu).unwrap();
+            let (values, grads) = device.values_and_grad(&tensor(&off), &tensor(&targets)).unwrap();
+            let grads = grads.to_vec2::<f32>().unwrap();
+            for (i, (x, y)) in off.iter().zip(&targets).enumerate() {
+                let mut grad = vec![0.0; len];
+                let want = host.value_and_grad(x, y, &mut grad).unwrap();
+                let far = |a: f64, b: f64| (a - b).abs() / (1e-4 + b.abs());
+                assert!(far(values[i].total, want.total) < 1e-3, "{spec:?} {i}: {:?}, {want:?}", values[i]);
+                let most = grad.iter().fold(1e-9f32, |m, g| m.max(g.abs()));
+                let worst = grad.iter().zip(&grads[i]).fold(0f32, |m, (a, b)| m.max((a - b).abs())) / most;
+                println!(
+                    "{len} samples, example {i}: value off by {:e}, gradient by {worst:e}",
+                    far(values[i].total, want.total)
+                );
+                assert!(worst < 1e-3, "{spec:?}, {len} samples, example {i}: gradient off by {worst}");
+            }
+        }
+    }
+}

@@ -6,7 +6,7 @@ use candle_core::op::BackpropOp;
 use candle_core::{CudaStorage, Layout, Result, Shape, Storage, Tensor, bail};
 
 /// Compiled kernels of one source file.
-pub(super) struct Kernels {
+pub(crate) struct Kernels {
     pub name: &'static str,
     pub ptx: &'static str,
 }
@@ -14,24 +14,24 @@ pub(super) struct Kernels {
 /// Names the compiled kernels of `kernels/NAME.cu`.
 macro_rules! kernels {
     ($name:literal) => {
-        super::call::Kernels {
+        $crate::exec::candle::cuda::call::Kernels {
             name: $name,
             ptx: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/kernels/ptx/", $name, ".ptx")),
         }
     };
 }
-pub(super) use kernels;
+pub(crate) use kernels;
 
 /// Blocks and threads of a launch.
-pub(super) type Grid = ((usize, usize), (usize, usize));
+pub(crate) type Grid = ((usize, usize), (usize, usize));
 
 /// A grid of one thread a number, for kernels that stride over the rest.
-pub(super) fn each(count: usize) -> Grid {
+pub(crate) fn each(count: usize) -> Grid {
     ((count.div_ceil(256).clamp(1, 1 << 20), 1), (256, 1))
 }
 
 /// The numbers of a contiguous tensor.
-pub(in super::super) fn view<'a>(storage: &'a CudaStorage, layout: &Layout) -> Result<CudaView<'a, f32>> {
+pub(crate) fn view<'a>(storage: &'a CudaStorage, layout: &Layout) -> Result<CudaView<'a, f32>> {
     match layout.contiguous_offsets() {
         Some((from, to)) => Ok(storage.as_cuda_slice::<f32>()?.slice(from..to)),
         None => bail!("custom op: expected a contiguous tensor, got {layout:?}"),
@@ -39,7 +39,7 @@ pub(in super::super) fn view<'a>(storage: &'a CudaStorage, layout: &Layout) -> R
 }
 
 /// Calls `f` with the device and the numbers of some tensors on it, made contiguous first where they are not.
-pub(in super::super) fn with_all<const N: usize, R>(
+pub(crate) fn with_all<const N: usize, R>(
     tensors: [&Tensor; N],
     f: impl FnOnce(&CudaDevice, [CudaView<'_, f32>; N]) -> Result<R>,
 ) -> Result<R> {
@@ -63,7 +63,7 @@ pub(in super::super) fn with_all<const N: usize, R>(
 }
 
 /// Runs a kernel whose arguments are the inputs, the results and the sizes, in this order.
-pub(super) fn launch(
+pub(crate) fn launch(
     device: &CudaDevice,
     (kernels, name): (&Kernels, &str),
     ((bx, by), (tx, ty)): Grid,
@@ -104,7 +104,7 @@ pub(super) fn launch(
 }
 
 /// Room for a kernel's results.
-pub(super) fn room(device: &CudaDevice, len: usize) -> Result<CudaSlice<f32>> {
+pub(crate) fn room(device: &CudaDevice, len: usize) -> Result<CudaSlice<f32>> {
     // SAFETY: every kernel writes all of its results before anything reads them.
     #[allow(unsafe_code)]
     unsafe {
@@ -113,11 +113,11 @@ pub(super) fn room(device: &CudaDevice, len: usize) -> Result<CudaSlice<f32>> {
 }
 
 /// A storage of results.
-pub(super) fn storage(slice: CudaSlice<f32>, device: &CudaDevice) -> CudaStorage {
+pub(crate) fn storage(slice: CudaSlice<f32>, device: &CudaDevice) -> CudaStorage {
     CudaStorage::wrap_cuda_slice(slice, device.clone())
 }
 
 /// A tensor of results.
-pub(super) fn tensor(slice: CudaSlice<f32>, device: &CudaDevice, shape: impl Into<Shape>) -> Tensor {
+pub(crate) fn tensor(slice: CudaSlice<f32>, device: &CudaDevice, shape: impl Into<Shape>) -> Tensor {
     Tensor::from_storage(Storage::Cuda(storage(slice, device)), shape.into(), BackpropOp::none(), false)
 }

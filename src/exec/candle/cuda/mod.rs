@@ -3,13 +3,14 @@
 //! Every op of [`candle`](super) asks for its results here when its tensors lie on a GPU. A call is: views of the inputs, new
 //! results, whole-number sizes, a grid. All sums have a fixed order, so that a run gives the same bits twice.
 
-mod call;
+pub(crate) mod call;
 pub(super) mod elementwise;
-pub(super) mod history;
+pub(crate) mod history;
 pub(super) mod linear;
 pub(super) mod norm;
 pub(super) mod scan;
 #[cfg(test)]
 mod tests;
 
-pub(super) use call::{view, with_all};
+pub(super) use call::view;
+pub(crate) use call::with_all;
