@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import soundfile as sf
 
 import audio
 import noises
@@ -165,7 +166,11 @@ def noise(root, packages, dropped):
     rows += noises.find(packages)
     seen = set()
     for split, source, family, name, path, is_music in rows:
-        x = audio.read(path)
+        try:
+            x = audio.read(path)
+        except sf.LibsndfileError:
+            dropped.append((split, source, family, name, "0", "cannot be decoded"))
+            continue
         x = noises.stretch(x, audio.RATE) if is_music else x
         digest = hashlib.sha256(x.tobytes()).digest()
         peak = float(np.max(np.abs(x), initial=0.0))
@@ -211,7 +216,7 @@ def write_table(path, head, rows):
 
 def main():
     packages, noise_dir, out = map(Path, sys.argv[1:4])
-    for split in ("train", "valid", "test", "test-multi"):
+    for split in ("train", "valid", "valid-more", "test", "test-multi"):
         shutil.rmtree(out / split, ignore_errors=True)
     manifest, dropped = [], []
     store(out, "noise", join(noise(noise_dir, packages, dropped), SHORT_S, JOINED_S), manifest, dropped)

@@ -6,15 +6,22 @@
 #   NOISE_DIR=DIR models/data/prepare.sh [OUT]   # DIR holds 0 A.D.'s ambient, attack, resource: saves a download of 1.4 GB
 #   SENTENCES=0 models/data/prepare.sh [OUT]     # without the synthetic voices, which take most of the time
 #
-# Finished stages are skipped; remove OUT to start again. Needs Debian 12 or a relative, 12 GB of disk while it runs.
+# Finished stages are skipped; remove OUT to start again. Needs Debian 12 or a relative, 20 GB of disk while it runs.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:-data/denoise}
 packages=(festvox-ru asterisk-core-sounds-{en,es,fr,it,ru}-g722 fillets-ng-data-cs fillets-ng-data-nl ktuberling-data)
 # The sources of noises.py; sounds alone are unpacked of them.
-games=(megaglest-data lincity-ng-data wesnoth-1.16-data searchandrescue-data endless-sky-data flare-game widelands-data
-    unknown-horizons supertuxkart-data sonic-pi-samples)
+games=(ardentryst btanks-data bucklespring-data bzflag-data caveexpress-data colobot-common-sounds crossfire-client csoundqt-examples
+    cube2-data emacspeak endless-sky-data enigma-data epiphany-data etw-data extremetuxracer-data flare-game freeciv-data freecol
+    freedroid-data freedroidrpg-data freegish-data freeorion-data hedgewars-data heroes-sound-effects hydrogen-drumkits
+    hydrogen-drumkits-effects krank lincity-ng-data lmms-common lugaru-data marsshooter-data mazeofgalious-data megaglest-data
+    micropolis-data minetest-data minetest-mod-nether mirrormagic-data naev-data netpanzer-data overgod-data oxygen-sounds
+    pekka-kana-2-data pinball-data plee-the-bear-data scorched3d-data scratch sdl-ball-data searchandrescue-data simutrans-pak64
+    solarwolf sonic-pi-samples sound-theme-freedesktop starfighter-data supertux-data supertuxkart-data torcs-data trackballs-data
+    tuxfootball tuxpaint-stamps-default unknown-horizons warmux-data warzone2100-data wesnoth-1.16-data widelands-data wing-data
+    xemacs21-basesupport)
 # What the synthetic voices of voices.py read, and how many sentences.
 texts=(fortunes fortunes-min fortunes-ru fortunes-de fortunes-pl fortunes-cs)
 sentences=${SENTENCES:-1421}
@@ -58,10 +65,16 @@ unpack_games() {
     [ -e "$work/root/.games" ] && return
     local p
     for p in "${games[@]}"; do
+        [ -e "$work/root/.game-$p" ] && continue
         fetch "$p"
-        dpkg-deb --fsys-tarfile "$work"/deb/"$p"_*.deb | tar -x -C "$work/root" --wildcards '*.ogg' '*.wav' '*.flac' 2>/dev/null ||
+        # Links to other packages' sounds may be left over; corpus.py leaves out what cannot be read.
+        dpkg-deb --fsys-tarfile "$work"/deb/"$p"_*.deb |
+            tar -x -C "$work/root" --wildcards '*.ogg' '*.wav' '*.flac' '*.opus' '*/base.wz' 2>/dev/null ||
             [ -d "$work/root/usr" ] || die "cannot unpack package $p"
+        touch "$work/root/.game-$p"
+        rm "$work"/deb/"$p"_*.deb
     done
+    (cd "$work/root/usr/share/games/warzone2100" && unzip -qo base.wz 'audio/sfx/*')
     touch "$work/root/.games"
 }
 

@@ -322,8 +322,9 @@ impl<'a> Run<'a> {
     fn model(&self, options: &RunOptions<'_>, figures: Validation) -> Result<Model> {
         let weights = self.averaged()?;
         let rate = self.recipe.model.rate().unwrap_or(1) as usize;
+        let seconds = self.recipe.run.settle_seconds;
         let mut cpu = Cpu::open(&self.plan, &weights, Limits { max_rows: 4096, max_streams: 1 });
-        let settled = settle(&mut cpu, rate, 60)?;
+        let settled = if seconds > 0 { Some(settle(&mut cpu, rate, seconds)?.slots) } else { None };
         let figures = [
             ("steps", self.progress.step as f64),
             ("hours", self.progress.seconds / 3600.0),
@@ -341,7 +342,7 @@ impl<'a> Run<'a> {
             figures: figures.map(|(name, value)| (name.to_string(), value)).into(),
         };
         let mut model = Model::new(self.recipe.model.clone(), weights, card)?;
-        model.settled = Some(settled.slots);
+        model.settled = settled;
         Ok(model)
     }
 
