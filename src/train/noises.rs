@@ -10,8 +10,13 @@
 //! ```
 //!
 //! All but the first and the chirps are an excitation through a bank of resonances (modal synthesis: Adrien 1991, "The
-//! Missing Link"), each y[t] = x[t] + 2r·cos θ·y[t−1] − r²·y[t−2] with r from its T60. Levels are not defined; nothing here
-//! is silence, and everything is finite.
+//! Missing Link"), each with r from its T60:
+//!
+//! ```text
+//! y[t] = x[t] + 2r·cos θ·y[t−1] − r²·y[t−2]
+//! ```
+//!
+//! Gusts have a band whose centre moves instead. Levels are not defined; nothing here is silence, and everything is finite.
 //!
 //! ```
 //! use cascabel::train::{noises::Kind, random::Dice};
