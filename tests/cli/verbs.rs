@@ -142,6 +142,9 @@ fn a_run_that_was_cut_ends_as_one_that_was_not() {
     assert!(page.contains("a settled state") && page.contains("steps                   6.0000"), "{page}");
     folder.run("process clean/a.wav -o out.wav --model whole/small.safetensors").ok();
     assert_eq!(folder.sound("out.wav").frames(), 20_000);
+    folder.write("small.toml", RECIPE.replace("settle_seconds = 1", "").as_bytes());
+    assert_eq!(folder.run("train small.toml --out plain").code, 0);
+    assert!(folder.run("info plain/small.safetensors").ok().text().contains("beginning from zeros"));
 }
 
 #[cfg(feature = "train")]
@@ -177,4 +180,5 @@ steps = 6
 batch = 2
 valid_every = 3
 valid_examples = 2
+settle_seconds = 1
 "#;
