@@ -189,7 +189,7 @@ pub enum Signal {
 }
 
 impl Signal {
-    fn random(plan: &Plan, rows: usize, seed: u64) -> Self {
+    pub fn random(plan: &Plan, rows: usize, seed: u64) -> Self {
         let mut draws = Draws::new(seed, 1);
         match plan.input {
             Input::Samples(w) => Self::Samples(w, (0..rows * w).map(|_| draws.normal() as f32).collect()),

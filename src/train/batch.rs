@@ -12,10 +12,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use candle_core::{DType, Tensor};
 
+use super::begins::Begins;
 use super::judge::Judge;
 use super::loss::LossParts;
 use super::mix::{Example, Mixer};
-use crate::exec::candle::{CandleInput, CandleModel, train_error};
+use crate::exec::candle::{CandleInput, CandleModel, CandleState, train_error};
 use crate::{Error, Result};
 
 /// What a step's examples gave.
@@ -26,6 +27,8 @@ pub struct Gradient {
     pub parts: LossParts,
     /// The gradient of the mean loss, one vector a parameter, in the plan's order.
     pub grads: Vec<Vec<f32>>,
+    /// Where the streams of each graph ended.
+    pub ends: Vec<CandleState>,
 }
 
 /// A thread's own things.
@@ -41,6 +44,7 @@ pub fn gradient(
     model: &CandleModel,
     latency: usize,
     workers: &mut [Worker],
+    begins: &Begins,
     first: u64,
     (batch, group): (usize, usize),
 ) -> Result<Gradient> {
@@ -58,7 +62,9 @@ pub fn gradient(
                     let from = first + (i * group) as u64;
                     let examples: Vec<_> =
                         (from..from + group as u64).map(|index| worker.mixer.example(index)).collect();
-                    let result = one_graph(model, latency, &mut worker.judge, &examples);
+                    let result = begins
+                        .of(model, i, from, group)
+                        .and_then(|begin| one_graph(model, latency, &mut worker.judge, &examples, &begin));
                     if let Some(place) = done.lock().unwrap_or_else(|e| e.into_inner()).get_mut(i) {
                         *place = Some(result);
                     }
@@ -73,7 +79,7 @@ pub fn gradient(
         let part = part.unwrap_or_else(missing)?;
         match &mut sum {
             None => sum = Some(part),
-            Some(sum) => add(sum, &part),
+            Some(sum) => add(sum, part),
         }
     }
     Ok(mean(sum.ok_or_else(|| Error::Train("an empty batch".into()))?, batch))
@@ -84,9 +90,10 @@ pub fn gradient_at_once(
     model: &CandleModel,
     latency: usize,
     judge: &mut Judge,
+    begin: &CandleState,
     examples: &[Example],
 ) -> Result<Gradient> {
-    Ok(mean(one_graph(model, latency, judge, examples)?, examples.len()))
+    Ok(mean(one_graph(model, latency, judge, examples, begin)?, examples.len()))
 }
 
 /// Sums over a batch as means.
@@ -98,9 +105,10 @@ fn mean(mut sum: Gradient, batch: usize) -> Gradient {
     sum
 }
 
-fn add(sum: &mut Gradient, part: &Gradient) {
+fn add(sum: &mut Gradient, part: Gradient) {
     sum.loss += part.loss;
     each_part(&mut sum.parts, &part.parts, |a, b| a + b);
+    sum.ends.extend(part.ends);
     for (sum, part) in sum.grads.iter_mut().zip(&part.grads) {
         sum.iter_mut().zip(part).for_each(|(a, b)| *a += b);
     }
@@ -125,6 +133,7 @@ fn one_graph(
     latency: usize,
     judge: &mut Judge,
     examples: &[Example],
+    begin: &CandleState,
 ) -> Result<Gradient> {
     let len = examples.first().map_or(0, |e| e.noisy.len());
     if len <= latency {
@@ -134,7 +143,7 @@ fn one_graph(
     let noisy = examples.iter().map(|e| e.noisy.as_slice()).collect::<Vec<_>>().concat();
     let shape = (examples.len(), len, 1);
     let input = Tensor::from_vec(noisy, shape, model.device()).map_err(train_error)?;
-    let (y, _) = model.forward(&model.zero_state(examples.len())?, CandleInput::Samples(&input))?;
+    let (y, end) = model.forward(begin, CandleInput::Samples(&input))?;
     let (values, grad) = judge.judge(&y, latency, examples)?;
     let (mut loss, mut parts) = (0.0, LossParts::default());
     for values in values {
@@ -149,5 +158,5 @@ fn one_graph(
         None => Ok(vec![0.0; var.elem_count()]),
     };
     let grads = model.gradients(&store).into_iter().zip(model.vars()).map(flat).collect::<Result<_>>()?;
-    Ok(Gradient { loss, parts, grads })
+    Ok(Gradient { loss, parts, grads, ends: vec![end.detach()?] })
 }

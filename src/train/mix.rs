@@ -8,7 +8,7 @@
 //!
 //! SNR is the power of the wet speech while it is active over that of the noise, uniform in dB. The level is the
 //! mixture's RMS, uniform in dB of full scale and then lowered, if need be, until noisy and clean peak at 0.99 at
-//! most. The clean sound has the tone, the band and the early part of the room (see [`super::reverb`]) of the noisy
+//! most. Now and then both begin late. The clean sound has the tone, the band and the early part of the room (see [`super::reverb`]) of the noisy
 //! one: what is asked of the model is to take the noise and the late reverberation away, and nothing else.
 //!
 //! ```
@@ -88,6 +88,8 @@ pub struct MixSpec {
     pub early: f32,
     /// Chance that the mixture, not the clean sound, is clipped at 0.3 to 0.9 of its peak.
     pub clip: f32,
+    /// Chance that both sounds begin late: after silence or a faint hiss of up to three quarters of the example.
+    pub late: f32,
 }
 
 impl Default for MixSpec {
@@ -113,6 +115,7 @@ impl Default for MixSpec {
             t60: [0.15, 0.8],
             early: 0.05,
             clip: 0.0,
+            late: 0.0,
         }
     }
 }
@@ -165,6 +168,7 @@ impl MixSpec {
             ("reverb", self.reverb),
             ("noise_reverb", self.noise_reverb),
             ("clip", self.clip),
+            ("late", self.late),
             ("early, in seconds", self.early),
         ] {
             if !(0.0..=1.0).contains(&chance) {
@@ -246,6 +250,9 @@ impl Mixer {
         let mut noisy = wet;
         noisy.iter_mut().zip(&noise).for_each(|(x, n)| *x += n);
         self.level(&mut dice, &mut noisy, &mut clean);
+        if dice.chance(self.spec.late) {
+            late(&mut dice, &mut noisy, &mut clean);
+        }
         Example { noisy, clean, snr_db }
     }
 
@@ -416,6 +423,14 @@ fn run<const N: usize>(sections: &[Biquad], sounds: [&mut Vec<f32>; N]) {
     for sound in sounds {
         sections.iter().for_each(|section| section.run(sound));
     }
+}
+
+/// Nothing yet: silence in half of the cases, else a hiss of −90 to −60 dB, which is not clean sound either.
+fn late(dice: &mut Dice, noisy: &mut [f32], clean: &mut [f32]) {
+    let count = (dice.uniform(0.1, 0.75) * noisy.len() as f32) as usize;
+    let hiss = if dice.chance(0.5) { 0.0 } else { 10f32.powf(dice.uniform(-90.0, -60.0) / 20.0) };
+    noisy.iter_mut().take(count).for_each(|x| *x = hiss * dice.normal());
+    clean.iter_mut().take(count).for_each(|x| *x = 0.0);
 }
 
 fn peak(sound: &[f32]) -> f32 {

@@ -160,3 +160,25 @@ fn recipes_are_checked() {
     }
     assert!(Mixer::new(&MixSpec::default(), 8, 0, speech(), None).is_err());
 }
+
+#[test]
+fn a_late_example_is_quiet_and_then_the_one_that_it_would_have_been() {
+    let (mut late, mut plain) =
+        (mixer(MixSpec { late: 1.0, ..MixSpec::plain() }, 3), mixer(MixSpec::plain(), 3));
+    let (mut silent, mut hissing) = (0, 0);
+    for i in 0..40 {
+        let (late, plain) = (late.example(i), plain.example(i));
+        let count = late.noisy.iter().zip(&plain.noisy).rposition(|(a, b)| a != b).map_or(0, |at| at + 1);
+        assert!((1600..=12_000).contains(&count), "example {i}: {count}");
+        assert_eq!(late.clean[count..], plain.clean[count..]);
+        assert!(late.clean[..count].iter().all(|x| *x == 0.0));
+        let level = 10.0 * power(&late.noisy[..count]).log10();
+        if level == f64::NEG_INFINITY {
+            silent += 1
+        } else {
+            hissing += 1
+        }
+        assert!(level < -59.0, "example {i}: {level} dB");
+    }
+    assert!(silent > 8 && hissing > 8, "{silent} silent, {hissing} hissing");
+}

@@ -15,6 +15,8 @@ pub mod augment;
 #[cfg(feature = "train")]
 pub mod batch;
 #[cfg(feature = "train")]
+pub mod begins;
+#[cfg(feature = "train")]
 pub mod checkpoint;
 #[cfg(feature = "train")]
 pub mod corpus;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::adamw::AdamWSpec;
+use super::begins::BeginSpec;
 use super::loss::LossSpec;
 use super::mix::MixSpec;
 use super::schedule::Schedule;
@@ -93,8 +94,10 @@ pub struct RunSpec {
     /// [`keep_dry`](crate::model::filter::keep_dry). Choose it on validation data.
     pub dry: f32,
     /// Seconds of silence heard by the state that the model's file says to begin from. 0 leaves that state out, and a stream
-    /// begins from zeros, as examples do: a state that training never met costs more than it gives.
+    /// begins from zeros: a state that training never met costs more than it gives.
     pub settle_seconds: usize,
+    /// Where the streams of examples begin.
+    pub begin: BeginSpec,
 }
 
 impl Default for RunSpec {
@@ -108,6 +111,7 @@ impl Default for RunSpec {
             dynamics_rate: 1.0,
             dry: 0.0,
             settle_seconds: 0,
+            begin: BeginSpec::default(),
         }
     }
 }
@@ -150,6 +154,7 @@ impl Recipe {
         if !fine {
             return Err(Error::input("recipe [run]", expected, format!("{run:?}")));
         }
+        run.begin.check(run.settle_seconds > 0)?;
         let linear = matches!(&self.model, Config::Filter(filter) if filter.mask == Mask::None);
         if run.dry == 0.0 || (linear && (0.0..1.0).contains(&run.dry)) {
             return Ok(());
@@ -193,6 +198,21 @@ mod tests {
             assert!(BUNDLED.contains(from), "{from}");
             let message = Recipe::parse(&BUNDLED.replace(from, to), "r.toml").unwrap_err().to_string();
             assert!(message.contains("dry") && message.lines().count() == 1, "{to}: {message}");
+        }
+    }
+
+    #[test]
+    fn where_examples_begin_is_checked() {
+        for (begin, settle) in
+            [("settled = 0.7, carried = 0.5", 60), ("settled = -0.1", 60), ("settled = 0.2", 0)]
+        {
+            let text = BUNDLED.replace(
+                "[run.begin]\nsettled = 0.25\ncarried = 0.4",
+                &format!("[run.begin]\n{}", begin.replace(", ", "\n")),
+            );
+            let text = text.replace("settle_seconds = 60", &format!("settle_seconds = {settle}"));
+            let message = Recipe::parse(&text, "r.toml").unwrap_err().to_string();
+            assert!(message.contains("begin") && message.lines().count() == 1, "{begin}: {message}");
         }
     }
 

@@ -15,7 +15,8 @@ use serde::Serialize;
 use super::adamw::{AdamW, Group, StepReport};
 use super::ahead::Ahead;
 use super::batch::{Gradient, Worker, gradient, gradient_at_once};
-use super::checkpoint::{self, Progress};
+use super::begins::{Begins, Settling};
+use super::checkpoint::{self, Heard, Progress};
 use super::corpus::{Corpus, Source, find};
 use super::judge::Judge;
 use super::loss::{Loss, LossParts};
@@ -23,9 +24,8 @@ use super::mix::{Example, MixSpec, Mixer};
 use super::recipe::Recipe;
 use super::validate::{Validation, validate};
 use crate::audio::{SampleRate, read_path, resample};
+use crate::exec::State;
 use crate::exec::candle::CandleModel;
-use crate::exec::cpu::Cpu;
-use crate::exec::{Limits, settle};
 use crate::model::filter::keep_dry;
 use crate::model::{Card, Config, Model};
 use crate::plan::{OpKind, Plan, Weights};
@@ -173,6 +173,7 @@ struct Run<'a> {
     model: CandleModel,
     weights: Weights,
     optimiser: AdamW,
+    begins: Begins,
     progress: Progress,
 }
 
@@ -222,14 +223,18 @@ impl<'a> Run<'a> {
         let mut optimiser = AdamW::new(&recipe.optimiser, groups(&plan, &weights, recipe.run.dynamics_rate))?;
         let files = Files::of(recipe, &options.out);
         let fresh = Progress { step: 0, optimiser_steps: 0, recipe: recipe.to_text(), seconds: 0.0 };
-        let progress = if options.resume && files.checkpoint.exists() {
+        let (progress, heard) = if options.resume && files.checkpoint.exists() {
             checkpoint::load(&files.checkpoint, &plan, &mut weights, &mut optimiser)?
         } else {
             let _ = std::fs::remove_file(&files.log);
-            fresh
+            (fresh, Heard::new())
         };
         let model = CandleModel::on(&options.device, &plan, &weights, DType::F32)?;
         let latency = recipe.model.latency();
+        let group = if options.device.is_cpu() { recipe.run.group } else { recipe.run.batch };
+        begin_in_phase(recipe, &plan, maker.segment_len())?;
+        let mut begins = Begins::new(recipe.run.begin, recipe.seed, recipe.run.batch / group);
+        begins.restore(&model, group, &heard)?;
         let judge = || Judge::new(&recipe.loss, rate, &options.device);
         let makes = if options.device.is_cpu() {
             let worker = |_| Ok(Worker { mixer: maker.clone(), judge: judge()? });
@@ -250,6 +255,7 @@ impl<'a> Run<'a> {
             model,
             weights,
             optimiser,
+            begins,
             progress,
         };
         run.tell(options, &event)?;
@@ -260,7 +266,10 @@ impl<'a> Run<'a> {
         let start = Instant::now();
         let (run, step) = (&self.recipe.run, self.progress.step);
         let first = step * run.batch as u64;
-        let got = self.gradient(first)?;
+        let settling = settling(self.recipe);
+        self.begins.refresh(step, &self.plan, &self.weights, settling)?;
+        let mut got = self.gradient(first)?;
+        self.begins.keep(std::mem::take(&mut got.ends), got.loss);
         let rate = self.recipe.schedule.at(step);
         let report = {
             let mut weights: Vec<&mut [f32]> =
@@ -289,10 +298,13 @@ impl<'a> Run<'a> {
     fn gradient(&mut self, first: u64) -> Result<Gradient> {
         let (batch, group) = (self.recipe.run.batch, self.recipe.run.group);
         match &mut self.makes {
-            Makes::Workers(workers) => gradient(&self.model, self.latency, workers, first, (batch, group)),
+            Makes::Workers(workers) => {
+                gradient(&self.model, self.latency, workers, &self.begins, first, (batch, group))
+            }
             Makes::Ahead(ahead, judge) => {
                 let examples = ahead.take(first, batch)?;
-                gradient_at_once(&self.model, self.latency, judge, &examples)
+                let begin = self.begins.of(&self.model, 0, first, batch)?;
+                gradient_at_once(&self.model, self.latency, judge, &begin, &examples)
             }
         }
     }
@@ -310,21 +322,28 @@ impl<'a> Run<'a> {
         Ok(weights)
     }
 
+    /// Where a user's stream begins, if the recipe asks for another place than zeros.
+    fn settled(&self, weights: &Weights) -> Result<Option<State>> {
+        let settling = settling(self.recipe);
+        (settling.seconds > 0).then(|| settling.run(&self.plan, weights)).transpose()
+    }
+
     fn validate(&mut self) -> Result<Validation> {
-        validate(&self.plan, &self.averaged()?, self.latency, &self.examples, &mut self.losses)
+        let weights = self.averaged()?;
+        let settled = self.settled(&weights)?;
+        validate(&self.plan, &weights, self.latency, settled.as_ref(), &self.examples, &mut self.losses)
     }
 
     fn save(&self, options: &mut RunOptions<'_>) -> Result<()> {
-        checkpoint::save(&self.files.checkpoint, &self.plan, &self.weights, &self.optimiser, &self.progress)?;
+        let heard = self.begins.state(&self.plan)?;
+        let (to, plan) = (&self.files.checkpoint, &self.plan);
+        checkpoint::save(to, plan, &self.weights, &self.optimiser, &heard, &self.progress)?;
         self.tell(options, &Event::Saved { step: self.progress.step })
     }
 
     fn model(&self, options: &RunOptions<'_>, figures: Validation) -> Result<Model> {
         let weights = self.averaged()?;
-        let rate = self.recipe.model.rate().unwrap_or(1) as usize;
-        let seconds = self.recipe.run.settle_seconds;
-        let mut cpu = Cpu::open(&self.plan, &weights, Limits { max_rows: 4096, max_streams: 1 });
-        let settled = if seconds > 0 { Some(settle(&mut cpu, rate, seconds)?.slots) } else { None };
+        let settled = self.settled(&weights)?.map(|state| state.slots);
         let figures = [
             ("steps", self.progress.step as f64),
             ("hours", self.progress.seconds / 3600.0),
@@ -354,6 +373,19 @@ impl<'a> Run<'a> {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.files.log);
         log.and_then(|mut log| writeln!(log, "{line}")).map_err(|e| Error::io("write", &self.files.log, e))
     }
+}
+
+/// An example that goes on where another ended must begin in the same phase of every tier.
+fn begin_in_phase(recipe: &Recipe, plan: &Plan, len: usize) -> Result<()> {
+    if recipe.run.begin.carried == 0.0 || len.is_multiple_of(plan.period()) {
+        return Ok(());
+    }
+    let expected = format!("examples of a multiple of {} samples, the model's period", plan.period());
+    Err(Error::input("recipe [run.begin] carried", expected, format!("{len} samples")))
+}
+
+fn settling(recipe: &Recipe) -> Settling {
+    Settling { rate: recipe.model.rate().unwrap_or(1) as usize, seconds: recipe.run.settle_seconds }
 }
 
 /// One optimiser group a parameter: decay as the plan says, the dynamics (A, Δ) at their own rate.

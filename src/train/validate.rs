@@ -7,7 +7,7 @@ use super::loss::Loss;
 use super::metrics::si_sdr;
 use super::mix::Example;
 use crate::exec::cpu::Cpu;
-use crate::exec::{Executor, Feed, Limits, Rows};
+use crate::exec::{Executor, Feed, Limits, Rows, State};
 use crate::plan::{Plan, Weights};
 use crate::{Error, Result};
 
@@ -22,24 +22,31 @@ pub struct Validation {
     pub si_sdr: f64,
 }
 
-/// Runs every example on `losses.len()` threads.
+/// Runs every example on `losses.len()` threads, each from the settled state if there is one.
 pub fn validate(
     plan: &Plan,
     weights: &Weights,
     latency: usize,
+    settled: Option<&State>,
     examples: &[Example],
     losses: &mut [Loss],
 ) -> Result<Validation> {
+    let open = |_: &Loss| {
+        let mut cpu = Cpu::open(plan, weights, Limits { max_rows: 4096, max_streams: 1 });
+        settled.map_or(Ok(()), |settled| cpu.set_initial(settled))?;
+        Ok(cpu)
+    };
+    let mut cpus = losses.iter().map(open).collect::<Result<Vec<_>>>()?;
     let next = AtomicUsize::new(0);
     let done = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
-        for loss in losses.iter_mut() {
-            scope.spawn(|| {
-                let mut cpu = Cpu::open(plan, weights, Limits { max_rows: 4096, max_streams: 1 });
+        for (loss, cpu) in losses.iter_mut().zip(&mut cpus) {
+            let (next, done) = (&next, &done);
+            scope.spawn(move || {
                 while let Some((i, example)) =
                     Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|i| Some((i, examples.get(i)?)))
                 {
-                    let figures = one(&mut cpu, latency, example, loss);
+                    let figures = one(cpu, latency, example, loss);
                     done.lock().unwrap_or_else(|e| e.into_inner()).push((i, figures));
                 }
             });

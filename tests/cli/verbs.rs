@@ -142,7 +142,10 @@ fn a_run_that_was_cut_ends_as_one_that_was_not() {
     assert!(page.contains("a settled state") && page.contains("steps                   6.0000"), "{page}");
     folder.run("process clean/a.wav -o out.wav --model whole/small.safetensors").ok();
     assert_eq!(folder.sound("out.wav").frames(), 20_000);
-    folder.write("small.toml", RECIPE.replace("settle_seconds = 1", "").as_bytes());
+    folder.write(
+        "small.toml",
+        RECIPE.replace("settle_seconds = 1", "").replace("settled = 0.3", "settled = 0.0").as_bytes(),
+    );
     assert_eq!(folder.run("train small.toml --out plain").code, 0);
     assert!(folder.run("info plain/small.safetensors").ok().text().contains("beginning from zeros"));
 }
@@ -181,4 +184,5 @@ batch = 2
 valid_every = 3
 valid_examples = 2
 settle_seconds = 1
+begin = { settled = 0.3, carried = 0.5 }
 "#;

@@ -1,0 +1,203 @@
+//! Where the streams of a step's examples begin: at zeros, in the settled state, or where another sound has just ended.
+//!
+//! A recurrent model that only ever learned from zeros answers badly after a long silence or a change of scene: states that it
+//! never met. So a share of the examples begins in the state that a live stream begins in (silence heard until nothing moves,
+//! [`settle`]), and a share goes on from the final state of the same place in the batch of the step before. Gradients stop
+//! there. Which example begins where is a function of (seed, index); the states are in the checkpoint, so a resumed run goes
+//! on with the same.
+//!
+//! ```
+//! use cascabel::train::begins::BeginSpec;
+//! assert!(BeginSpec { settled: 0.2, carried: 0.5 }.check(true).is_ok());
+//! assert!(BeginSpec { settled: 0.6, carried: 0.5 }.check(true).is_err());
+//! ```
+
+use candle_core::{DType, Result as Candle, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::checkpoint::Heard;
+use super::random::Dice;
+use crate::exec::candle::{CandleModel, CandleState, train_error};
+use crate::exec::cpu::Cpu;
+use crate::exec::{Limits, State, settle};
+use crate::plan::{Plan, StateSlot, Weights};
+use crate::{Error, Result};
+
+/// The settled state follows the weights at every so many steps.
+pub const SETTLE_EVERY: u64 = 200;
+/// Beginnings draw apart from the examples.
+const SALT: u64 = 0x6265_6769_6e73;
+/// What the names of its states in a checkpoint begin with.
+pub const PREFIX: &str = "begin.";
+
+/// Shares of the examples; the rest begins at zeros.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BeginSpec {
+    /// In the state that `settle_seconds` gives.
+    pub settled: f32,
+    /// Where an example of the step before ended.
+    pub carried: f32,
+}
+
+impl BeginSpec {
+    /// Refuses shares that are none; `settles` says whether the recipe has a settled state.
+    pub fn check(&self, settles: bool) -> Result<()> {
+        let share = |s: f32| (0.0..=1.0).contains(&s);
+        let fine = share(self.settled) && share(self.carried) && self.settled + self.carried <= 1.0;
+        if fine && (settles || self.settled == 0.0) {
+            return Ok(());
+        }
+        let expected = "shares of 0 to 1, together at most 1; settled above 0 only with settle_seconds";
+        Err(Error::input("recipe [run.begin]", expected, format!("{self:?}")))
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Begin {
+    Zeros,
+    Settled,
+    Carried,
+}
+
+/// The states that examples may begin from.
+pub struct Begins {
+    spec: BeginSpec,
+    seed: u64,
+    settled: Option<State>,
+    /// One a graph of a step, as it ended last.
+    carried: Vec<Option<CandleState>>,
+}
+
+impl Begins {
+    /// Nothing heard yet, for steps of so many graphs.
+    pub fn new(spec: BeginSpec, seed: u64, graphs: usize) -> Self {
+        Self { spec, seed: seed ^ SALT, settled: None, carried: vec![None; graphs] }
+    }
+
+    /// Settles under the weights of this step, if one of the steps until the next time may want it.
+    pub fn refresh(&mut self, step: u64, plan: &Plan, weights: &Weights, settling: Settling) -> Result<()> {
+        if self.spec.settled > 0.0 && (self.settled.is_none() || step.is_multiple_of(SETTLE_EVERY)) {
+            self.settled = Some(settling.run(plan, weights)?);
+        }
+        Ok(())
+    }
+
+    /// The state in which graph `graph` begins, of examples `first .. first + count`.
+    pub fn of(&self, model: &CandleModel, graph: usize, first: u64, count: usize) -> Result<CandleState> {
+        let mut state = model.zero_state(count)?;
+        let carried = self.carried.get(graph).and_then(Option::as_ref);
+        let begins: Vec<Begin> = (first..first + count as u64).map(|index| self.draw(index)).collect();
+        let settled = match &self.settled {
+            Some(settled) => {
+                Some(CandleState::stack(model.plan(), std::slice::from_ref(settled), model.dtype())?)
+            }
+            None => None,
+        };
+        for (from, kind) in [(settled.as_ref(), Begin::Settled), (carried, Begin::Carried)] {
+            if let Some(from) = from.filter(|_| begins.contains(&kind)) {
+                let mut add = || -> Candle<()> {
+                    let mask = begins.iter().map(|b| f32::from(*b == kind)).collect::<Vec<_>>();
+                    let mask =
+                        Tensor::from_vec(mask, (count, 1, 1), model.device())?.to_dtype(model.dtype())?;
+                    for (slot, from) in
+                        state.slots.iter_mut().zip(&from.slots).filter(|(s, _)| s.elem_count() > 0)
+                    {
+                        *slot = (&*slot + mask.broadcast_mul(&from.to_device(model.device())?)?)?;
+                    }
+                    Ok(())
+                };
+                add().map_err(train_error)?;
+            }
+        }
+        Ok(state)
+    }
+
+    fn draw(&self, index: u64) -> Begin {
+        let drawn = Dice::new(self.seed, index).unit() as f32;
+        if drawn < self.spec.settled {
+            Begin::Settled
+        } else if drawn < self.spec.settled + self.spec.carried {
+            Begin::Carried
+        } else {
+            Begin::Zeros
+        }
+    }
+
+    /// Keeps where the graphs of a step ended; with a loss that is not finite, nothing.
+    pub fn keep(&mut self, ends: Vec<CandleState>, loss: f64) {
+        let wanted = self.spec.carried > 0.0 && loss.is_finite();
+        for (place, end) in self.carried.iter_mut().zip(ends) {
+            *place = wanted.then_some(CandleState { position: 0, ..end });
+        }
+    }
+
+    /// The states by name, for a checkpoint.
+    pub fn state(&self, plan: &Plan) -> Result<Heard> {
+        let mut named = Heard::new();
+        if let Some(settled) = &self.settled {
+            let slots = plan.states.iter().zip(&settled.slots);
+            named.extend(slots.map(|(slot, values)| (key("settled", slot), values.clone())));
+        }
+        for (i, carried) in self.carried.iter().enumerate() {
+            for (slot, tensor) in plan.states.iter().zip(carried.iter().flat_map(|c| &c.slots)) {
+                let values = tensor.flatten_all().and_then(|t| t.to_dtype(DType::F32)?.to_vec1::<f32>());
+                named.insert(key(&format!("carried.{i}"), slot), values.map_err(train_error)?);
+            }
+        }
+        Ok(named)
+    }
+
+    /// Takes back what [`state`](Self::state) gave; what is missing there has not been heard. Graphs of another size than
+    /// `count` streams begin anew.
+    pub fn restore(&mut self, model: &CandleModel, count: usize, heard: &Heard) -> Result<()> {
+        let plan = model.plan();
+        let all = |prefix: &str| -> Option<Vec<Vec<f32>>> {
+            plan.states.iter().map(|slot| heard.get(&key(prefix, slot)).cloned()).collect()
+        };
+        self.settled = all("settled").map(|slots| State::new(plan, 0, slots)).transpose()?;
+        for (i, place) in self.carried.iter_mut().enumerate() {
+            let fits = |slots: &Vec<Vec<f32>>| {
+                plan.states.iter().zip(slots).all(|(slot, values)| values.len() == count * slot.len())
+            };
+            let tensors = all(&format!("carried.{i}")).filter(fits).map(|slots| -> Candle<Vec<Tensor>> {
+                let tensor = |(slot, values): (&StateSlot, Vec<f32>)| {
+                    let shape = (count, slot.rows, slot.width);
+                    Tensor::from_vec(values, shape, model.device())?.to_dtype(model.dtype())
+                };
+                plan.states.iter().zip(slots).map(tensor).collect()
+            });
+            *place =
+                tensors.transpose().map_err(train_error)?.map(|slots| CandleState { slots, position: 0 });
+        }
+        Ok(())
+    }
+}
+
+fn key(prefix: &str, slot: &StateSlot) -> String {
+    format!("{PREFIX}{prefix}.{}", slot.name)
+}
+
+/// How a recipe's settled state comes to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Settling {
+    /// Samples a second.
+    pub rate: usize,
+    /// Seconds of silence, at most.
+    pub seconds: usize,
+}
+
+impl Settling {
+    /// The settled state under these weights, by the executor that users run.
+    pub fn run(self, plan: &Plan, weights: &Weights) -> Result<State> {
+        settle(
+            &mut Cpu::open(plan, weights, Limits { max_rows: 4096, max_streams: 1 }),
+            self.rate,
+            self.seconds,
+        )
+    }
+}
+
+#[cfg(test)]
+#[path = "begins_tests.rs"]
+mod tests;
