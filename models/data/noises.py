@@ -122,7 +122,7 @@ def find(root):
             raise SystemExit(f"corpus: {base} is missing; expected package {s.package} unpacked there")
         for p in sorted(base.rglob("*")):
             rel = p.relative_to(base).as_posix()
-            if p.suffix.lower() not in (".ogg", ".wav", ".flac", ".opus") or not re.search(s.take, rel, re.I) or re.search(s.leave, rel, re.I):
+            if p.suffix.lower() not in (".ogg", ".oga", ".wav", ".flac", ".opus") or not re.search(s.take, rel, re.I) or re.search(s.leave, rel, re.I):
                 continue
             if s.music or "music" not in rel and not re.search(VOICES, p.name, re.I):
                 name = p.relative_to(base).with_suffix("").as_posix().replace("/", "-").lower()

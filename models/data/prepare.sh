@@ -69,7 +69,7 @@ unpack_games() {
         fetch "$p"
         # Links to other packages' sounds may be left over; corpus.py leaves out what cannot be read.
         dpkg-deb --fsys-tarfile "$work"/deb/"$p"_*.deb |
-            tar -x -C "$work/root" --wildcards '*.ogg' '*.wav' '*.flac' '*.opus' '*/base.wz' 2>/dev/null ||
+            tar -x -C "$work/root" --wildcards '*.ogg' '*.oga' '*.wav' '*.flac' '*.opus' '*/base.wz' 2>/dev/null ||
             [ -d "$work/root/usr" ] || die "cannot unpack package $p"
         touch "$work/root/.game-$p"
         rm "$work"/deb/"$p"_*.deb
