@@ -3,6 +3,8 @@
     python mix.py list CORPUS SPLIT N SEED > test.tsv     # draw (done once; the lists are committed)
     python mix.py render CORPUS LIST OUT                  # OUT/noisy/ID.wav, OUT/clean/ID.wav, 16-bit PCM, 16 kHz, 3–10 s
     python mix.py hash OUT                                # SHA-256 of each rendered file, `sha256sum -c` format
+    python mix.py late FOLDER SECONDS OUT                 # each sound of FOLDER after so much digital silence
+    python mix.py cut FOLDER SECONDS OUT                  # and without it again
 
 A row says all that a mixture is: noisy = gain · (s + a·n), clean = gain · s, where a makes
 
@@ -121,6 +123,14 @@ def render(corpus, table, out):
             audio.write(out / "noisy" / f"{row['id']}.wav", (s + v) * gain)
 
 
+def shifted(folder, seconds, out, into):
+    out.mkdir(parents=True, exist_ok=True)
+    n = round(seconds * audio.RATE)
+    for p in sorted(folder.glob("*.wav")):
+        x = audio.read(p)
+        audio.write(out / p.name, np.concatenate([np.zeros(n, np.float32), x]) if into else x[n:])
+
+
 def main():
     args = sys.argv[1:]
     if args[:1] == ["list"] and len(args) == 5:
@@ -132,6 +142,8 @@ def main():
     elif args[:1] == ["hash"] and len(args) == 2:
         for p in sorted(Path(args[1]).glob("*/*.wav")):
             print(f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(Path(args[1]).parent)}")
+    elif args[:1] in (["late"], ["cut"]) and len(args) == 4:
+        shifted(Path(args[1]), float(args[2]), Path(args[3]), args[0] == "late")
     else:
         sys.exit(__doc__)
 

@@ -1,0 +1,349 @@
+"""The scan's kernels on an NVIDIA GPU: checked against float64, then timed beside upstream's CUDA scan and the chip's floors.
+
+    NVCC=nvcc python benches/gpu/scan.py [--check] [--time] [--upstream FOLDER] [--json OUT]
+
+Needs torch, cupy and nvcc; FOLDER holds the unpacked source package of `mamba-ssm` 2.3.2.post1, which is built beforehand or now.
+All systems take turns in one process, round by round; medians. The launches are those of src/exec/candle/cuda/scan.rs.
+"""
+
+import argparse
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import cupy
+import torch
+
+KERNELS = Path(__file__).parents[2] / "kernels"
+SMS = torch.cuda.get_device_properties(0).multi_processor_count
+LN2 = math.log(2.0)
+
+
+def compiled(source, folder):
+    out = folder / (Path(source).stem + ".cubin")
+    major, minor = torch.cuda.get_device_capability()
+    subprocess.check_call([os.environ.get("NVCC", "nvcc"), "-cubin", f"-arch=sm_{major}{minor}", "-O3", "-std=c++17", str(KERNELS / source), "-o", str(out)])
+    return cupy.RawModule(path=str(out))
+
+
+@dataclass(frozen=True)
+class Shape:
+    d: int
+    n: int
+    complex: bool = False
+    selective: bool = True
+
+    @property
+    def r(self):
+        return 2 * self.n if self.complex else self.n
+
+    @property
+    def width(self):
+        return 2 * (self.d + self.r) if self.selective else self.d
+
+    @property
+    def params(self):
+        return ((1 if self.selective else 3) * self.r + 1) * self.d
+
+    @property
+    def chunk(self):
+        return 16 if self.selective else 32
+
+    @property
+    def name(self):
+        return f"{'complex' if self.complex else 'real'}_{'selective' if self.selective else 'invariant'}"
+
+
+def segments(t, shape, blocks, resident):
+    """(rows of a segment, segments) that fill the chip once."""
+    segs = max(1, min(SMS * resident // blocks, -(-t // 64)))
+    seg = -(-(-(-t // segs)) // shape.chunk) * shape.chunk
+    return seg, -(-t // seg)
+
+
+class Scan:
+    def __init__(self, folder):
+        self.forward_module, self.backward_module = compiled("scan_forward.cu", folder), compiled("scan_backward.cu", folder)
+
+    def launch(self, module, name, grid, threads, shared, args):
+        f = module.get_function(name)
+        if shared > 48 << 10:
+            f.max_dynamic_shared_size_bytes = shared
+        f(grid, (threads,), tuple(a.data_ptr() if torch.is_tensor(a) else cupy.int32(a) for a in args), shared_mem=shared)
+
+    def walk(self, shape, s, t, dtype, resident=None):
+        numbers = 2 if shape.complex else 1
+        k = 8 if shape.complex else 16
+        if shape.selective and not shape.complex and shape.n <= 4 and dtype == torch.float32:
+            k = 4
+        lanes = 1 << max(0, math.ceil(math.log2(-(-shape.n // k))))
+        cc = 2 if k == 16 and lanes == 1 and shape.selective and shape.d % 64 == 0 else 1
+        warp = 32 // lanes * cc
+        warps = min(4, -(-shape.d // warp))
+        blocks = -(-shape.d // (warp * warps))
+        seg, segs = segments(t, shape, blocks * s, resident or (3 if cc == 2 else 4))
+        name = f"{shape.name}_{k}{'x2' if cc == 2 else ''}{'_bf16' if dtype == torch.bfloat16 else ''}"
+        wide = k * lanes * numbers
+        return name, lanes, blocks, warps * 32, seg, segs, 2 * 16 * wide * 4
+
+    def carry(self, shape, s, params, initial, sums, ends, seg, segs, stride, back):
+        grid = (-(-shape.n * shape.d // 128), s)
+        self.launch(self.forward_module, f"scan_carry_{shape.name}", grid, 128, 0, [params, initial, sums, ends, shape.d, shape.n, seg, segs, stride, back])
+
+    def forward(self, shape, rows, params, h0, resident=None):
+        s, t, _ = rows.shape
+        name, lanes, blocks, threads, seg, segs, shared = self.walk(shape, s, t, rows.dtype, resident)
+        state = shape.r * shape.d
+        y = torch.empty(s, t, shape.d, dtype=rows.dtype, device="cuda")
+        states = torch.empty(s, 1 + (t - 1) // shape.chunk, state, device="cuda")
+        starts = h0
+        if segs > 1:
+            starts = torch.empty(s, segs, state, device="cuda")
+            sums = torch.empty(s, segs, shape.d, device="cuda")
+            self.launch(self.forward_module, f"scan_ends_{name}", (blocks, segs - 1, s), threads, shared, [rows, params, starts, sums, t, shape.d, shape.n, lanes, seg, segs])
+            self.carry(shape, s, params, h0, sums, starts, seg, segs, state, 0)
+        self.launch(self.forward_module, f"scan_rows_{name}", (blocks, segs, s), threads, 2 * shared,
+                    [rows, params, starts, y, states, t, shape.d, shape.n, lanes, seg, segs, t * shape.d, states.shape[1] * state])
+        return y, states
+
+    def backward(self, shape, rows, params, h0, states, gy, gh, resident=None):
+        s, t, _ = rows.shape
+        d, n, r, state = shape.d, shape.n, shape.r, shape.r * shape.d
+        numbers, bf16 = (2 if shape.complex else 1), "_bf16" if rows.dtype == torch.bfloat16 else ""
+        tables = 2 if shape.selective else 4
+        bytes_of = lambda threads: 4 * (tables * r * threads + (2 * r * 20 + r * threads if shape.selective else 0))
+        threads = next((x for x in (128, 64, 32) if bytes_of(x) <= 48 << 10), 32)
+        threads = min(threads, -(-d // 32) * 32)
+        blocks = -(-d // threads)
+        seg, segs = segments(t, shape, blocks * s, resident or (384 // threads if not shape.complex else 256 // threads))
+        starts = gh
+        if segs > 1:
+            name, lanes, wblocks, wthreads, _, _, shared = self.walk(shape, s, t, rows.dtype)
+            starts = torch.empty(s, segs, state, device="cuda")
+            sums = torch.empty(s, segs, d, device="cuda")
+            self.launch(self.forward_module, f"back_ends_{name}", (wblocks, segs - 1, s), wthreads, shared, [rows, params, gy, starts, sums, t, d, n, lanes, seg, segs, t * d])
+            self.carry(shape, s, params, gh, sums, starts, seg, segs, state, 1)
+        grows, gh0 = torch.empty_like(rows), torch.empty_like(h0)
+        mix = torch.empty(blocks, s, t, 2 * r, device="cuda") if shape.selective else h0
+        gparams = torch.empty(s * segs, shape.params, device="cuda")
+        self.launch(self.backward_module, f"back_rows_{shape.name}{bf16}", (blocks, segs, s), threads, bytes_of(threads),
+                    [rows, params, h0, states, gy, starts, grows, mix, gparams, gh0, t, d, n, seg, segs, states.shape[1] * state, t * d])
+        if shape.selective:
+            count = s * t * 2 * r
+            self.launch(self.backward_module, f"scan_mix{bf16}", (min(-(-count // 256), 1 << 16),), 256, 0, [mix, grows, count, d, r, blocks])
+        return grows, gparams.sum(0), gh0
+
+
+def inputs(shape, s, t, seed, least=1e-3):
+    g = torch.Generator(device="cuda").manual_seed(seed)
+    normal = lambda *size: torch.randn(*size, generator=g, device="cuda")
+    n, d = shape.n, shape.d
+    if shape.selective:
+        dt = torch.exp(torch.rand(s, t, d, generator=g, device="cuda") * math.log((0.1 if shape.complex else 1.0) / least)) * least
+        rows = torch.cat([normal(s, t, d), dt, normal(s, t, 2 * shape.r)], 2)
+        a = -torch.arange(1, n + 1, device="cuda").float()[:, None].expand(n, d) * (1 + 0.1 * torch.rand(n, d, generator=g, device="cuda"))
+        if shape.complex:
+            a = torch.cat([-0.5 - torch.rand(n, d, generator=g, device="cuda"), math.pi * torch.arange(n, device="cuda").float()[:, None].expand(n, d)])
+        params = torch.cat([a.reshape(-1), normal(d)])
+    else:
+        rows = normal(s, t, d)
+        size = torch.exp(-torch.exp(torch.rand(n, d, generator=g, device="cuda") * 4 - 5))
+        turn = torch.rand(n, d, generator=g, device="cuda") * 3
+        a = torch.cat([size * turn.cos(), size * turn.sin()]) if shape.complex else size
+        params = torch.cat([a.reshape(-1), 0.1 * normal(shape.r * d), normal(shape.r * d), normal(d)])
+    return rows.contiguous(), params.contiguous(), normal(s, shape.r, d).contiguous()
+
+
+def reference(shape, rows, params, h0):
+    """(y, h) in float64, row by row."""
+    s, t, _ = rows.shape
+    d, n, r = shape.d, shape.n, shape.r
+    pair = lambda x: torch.complex(x[..., :n, :], x[..., n:, :]) if shape.complex else x
+    tables = params[:-d].reshape(-1, r, d)
+    skip = params[-d:]
+    u, h, ys = rows[..., :d], pair(h0), []
+    if shape.selective:
+        dt = rows[..., d : 2 * d]
+        of = lambda x: torch.view_as_complex(x.reshape(s, t, n, 2).contiguous()) if shape.complex else x
+        b, c = of(rows[..., 2 * d : 2 * d + r]), of(rows[..., 2 * d + r :])
+        a = pair(tables[0])
+    else:
+        a, b, c = map(pair, tables)
+    for i in range(t):
+        if shape.selective:
+            h = torch.exp(dt[:, i, None] * a) * h + b[:, i, :, None] * (dt[:, i] * u[:, i])[:, None]
+            y = (c[:, i, :, None] * h).sum(1)
+        else:
+            h = a * h + b * u[:, i, None]
+            y = (c * h).sum(1)
+        ys.append((2 * y.real if shape.complex else y) + skip * u[:, i])
+    h = torch.cat([h.real, h.imag], 1) if shape.complex else h
+    return torch.stack(ys, 1), h
+
+
+def off(a, b):
+    a, b = a.double().flatten(), b.double().flatten()
+    return ((a - b).abs().max() / b.abs().max()).item() if bool(torch.isfinite(a).all()) else math.inf
+
+
+def check(scan, shape, s, t, seed=0, dtype=torch.float32, resident=None, least=1e-3):
+    rows, params, h0 = inputs(shape, s, t, seed, least)
+    rows = rows.to(dtype)
+    gy, gh = torch.randn(s, t, shape.d, device="cuda").to(dtype), torch.randn_like(h0)
+    y, states = scan.forward(shape, rows, params, h0, resident)
+    got = [y, states[:, 0], *scan.backward(shape, rows, params, h0, states, gy, gh, resident)]
+    wide = [x.double().requires_grad_() for x in (rows, params, h0)]
+    ey, eh = reference(shape, *wide)
+    grads = torch.autograd.grad((ey * gy.double()).sum() + (eh * gh.double()).sum(), wide)
+    d = shape.d
+    names = ["y", "h", "params", "h0", "du"] + (["ddt", "dBC"] if shape.selective else [])
+    grows = [(got[2][..., :d], grads[0][..., :d])] + ([(got[2][..., d:2 * d], grads[0][..., d:2 * d]), (got[2][..., 2 * d:], grads[0][..., 2 * d:])] if shape.selective else [])
+    pairs = [(got[0], ey), (got[1].reshape(eh.shape), eh), (got[3], grads[1]), (got[4], grads[2]), *grows]
+    errors = {name: off(a, b) for name, (a, b) in zip(names, pairs)}
+    bound = 1e-5 if dtype == torch.float32 else 3e-2
+    bad = any(not e < bound for e in errors.values())
+    print(f"{'BAD ' if bad else 'ok  '} {shape.name} d{d} n{shape.n} S{s} T{t} {str(dtype)[6:]} resident {resident}:", " ".join(f"{k} {v:.1e}" for k, v in errors.items()), flush=True)
+    return not bad
+
+
+def check_all(scan):
+    good = True
+    for complex in (False, True):
+        for selective in (True, False):
+            for d, n in ((1, 1), (17, 3), (64, 16), (70, 16), (33, 40), (8, 64)):
+                for s, t in ((2, 1), (3, 33), (2, 300)):
+                    good &= check(scan, Shape(d, n, complex, selective), s, t, seed=t)
+            good &= check(scan, Shape(208, 16, complex, selective), 1, 2049)
+            good &= check(scan, Shape(128, 16, complex, selective), 2, 700, resident=1)
+    good &= check(scan, Shape(256, 16), 2, 1000, dtype=torch.bfloat16)
+    return good
+
+
+def rates():
+    """(FP32 instructions, ex2) a second and bytes a second of a copy, each over the whole chip."""
+    code = r"""
+    extern "C" __global__ void fma_rate(float *out, float x) {
+        float a[16];
+        for (int i = 0; i < 16; i++) a[i] = x + i + threadIdx.x;
+        for (int k = 0; k < 4096; k++)
+            for (int i = 0; i < 16; i++) a[i] = fmaf(a[i], x, 0.5f);
+        float sum = 0;
+        for (int i = 0; i < 16; i++) sum += a[i];
+        if (sum == 12345.0f) *out = sum;
+    }
+    extern "C" __global__ void ex2_rate(float *out, float x) {
+        float a[16];
+        for (int i = 0; i < 16; i++) a[i] = x * i;
+        for (int k = 0; k < 1024; k++)
+            for (int i = 0; i < 16; i++) asm volatile("ex2.approx.ftz.f32 %0, %0;" : "+f"(a[i]));
+        float sum = 0;
+        for (int i = 0; i < 16; i++) sum += a[i];
+        if (sum == 12345.0f) *out = sum;
+    }"""
+    module = cupy.RawModule(code=code)
+    out = torch.zeros(1, device="cuda")
+    blocks, threads = SMS * 8, 256
+    run = lambda name: (lambda: module.get_function(name)((blocks,), (threads,), (out.data_ptr(), cupy.float32(0.3))))
+    x = torch.empty(1 << 28, device="cuda")
+    z = torch.empty_like(x)
+    times = timed({"fma": run("fma_rate"), "ex2": run("ex2_rate"), "copy": lambda: z.copy_(x)})
+    lanes = blocks * threads * 16
+    return {"fp32_per_s": lanes * 4096 / times["fma"], "ex2_per_s": lanes * 1024 / times["ex2"], "bytes_per_s": 2 * 4 * x.numel() / times["copy"]}
+
+
+def timed(systems, rounds=12):
+    """Median seconds of each, taking turns."""
+    for f in systems.values():
+        f(), f()
+    torch.cuda.synchronize()
+    times = {name: [] for name in systems}
+    for _ in range(rounds):
+        for name, f in systems.items():
+            a, b = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            a.record(), f(), b.record()
+            torch.cuda.synchronize()
+            times[name].append(a.elapsed_time(b) / 1e3)
+    return {name: statistics.median(t) for name, t in times.items()}
+
+
+def upstream(folder):
+    from torch.utils.cpp_extension import load
+
+    source = Path(folder) / "csrc/selective_scan"
+    flags = ["-O3", "-std=c++17", "--expt-relaxed-constexpr", "--expt-extended-lambda", "--use_fast_math", "-lineinfo"]
+    flags += [f"-U__CUDA_NO_{t}_{w}__" for t in ("HALF", "BFLOAT16", "BFLOAT162") for w in ("OPERATORS", "CONVERSIONS")]
+    build = Path(folder) / "build"
+    build.mkdir(exist_ok=True)
+    os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "9.0")
+    files = [str(p) for p in sorted([*source.glob("*.cpp"), *source.glob("*.cu")]) if "fp16" not in p.name or "fwd" in p.name or True]
+    return load("selective_scan_cuda", files, extra_cflags=["-O3", "-std=c++17"], extra_cuda_cflags=flags, build_directory=str(build), verbose=False)
+
+
+WORK = [(8, 256, 16000), (1, 256, 131072), (1, 128, 1 << 20), (8, 1024, 4096)]
+# FP32 instructions a state and row: Δ·A, B·x, the recurrence, C·h; and, backward, these but the last again, g, B̄, C̄, x̄, Ā (2), Δ̄, ē·g.
+FORWARD_FP32, BACKWARD_FP32 = 4, 3 + 8
+
+
+def time_all(scan, theirs):
+    chip = rates()
+    print(json.dumps(chip), flush=True)
+    record = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "chip": chip, "work": []}
+    for dtype in (torch.float32, torch.bfloat16):
+        size = dtype.itemsize
+        for s, d, t in WORK:
+            shape = Shape(d, 16)
+            rows, params, h0 = inputs(shape, s, t, 1)
+            rows = rows.to(dtype)
+            gy, gh = torch.randn(s, t, d, device="cuda").to(dtype), torch.zeros_like(h0)
+            h0 = torch.zeros_like(h0)
+            y, states = scan.forward(shape, rows, params, h0)
+            systems = {"forward": lambda: scan.forward(shape, rows, params, h0), "backward": lambda: scan.backward(shape, rows, params, h0, states, gy, gh)}
+            if theirs:
+                across = lambda x: x.transpose(1, 2).contiguous()
+                u, dt, b, c = across(rows[..., :d]), across(rows[..., d : 2 * d]), across(rows[..., 2 * d : 2 * d + 16])[:, None], across(rows[..., 2 * d + 16 :])[:, None]
+                a, skip, dout = params[:-d].reshape(16, d).T.contiguous(), params[-d:].contiguous(), across(gy)
+                out, x, *_ = theirs.fwd(u, dt, a, b, c, skip, None, None, False)
+                print(f"   theirs and ours differ by {off(across(y), out):.1e}")
+                systems |= {"their forward": lambda: theirs.fwd(u, dt, a, b, c, skip, None, None, False),
+                            "their backward": lambda: theirs.bwd(u, dt, a, b, c, skip, None, None, dout, x, None, None, False, False)}
+            times = timed(systems)
+            per = s * t * (d * 16)
+            moved = s * t * size * (3 * d + 32)
+            floors = {"bytes": moved / chip["bytes_per_s"], "ex2": per / chip["ex2_per_s"], "fp32": FORWARD_FP32 * per / chip["fp32_per_s"]}
+            both = {"bytes": (moved + s * t * size * (5 * d + 64)) / chip["bytes_per_s"], "ex2": 2 * per / chip["ex2_per_s"], "fp32": (FORWARD_FP32 + BACKWARD_FP32) * per / chip["fp32_per_s"]}
+            us = {k: v * 1e6 for k, v in times.items()}
+            total = times["forward"] + times["backward"]
+            line = f"B{s} D{d} L{t} {str(dtype)[6:]}: " + ", ".join(f"{k} {v:.0f}" for k, v in us.items()) + f" us; share of the floor {max(floors.values()) / times['forward']:.0%}, with backward {max(both.values()) / total:.0%}"
+            if theirs:
+                line += f"; upstream is {times['their forward'] / times['forward']:.2f} and {(times['their forward'] + times['their backward']) / total:.2f} times ours"
+            print(line, flush=True)
+            record["work"].append({"batch": s, "d": d, "rows": t, "dtype": str(dtype)[6:], "us": us, "floors_us": {k: v * 1e6 for k, v in floors.items()}, "floors_both_us": {k: v * 1e6 for k, v in both.items()}})
+    return record
+
+
+def main():
+    p = argparse.ArgumentParser()
+    p.add_argument("--check", action="store_true")
+    p.add_argument("--time", action="store_true")
+    p.add_argument("--upstream")
+    p.add_argument("--json")
+    args = p.parse_args()
+    theirs = upstream(args.upstream) if args.upstream else None
+    with tempfile.TemporaryDirectory() as folder:
+        scan = Scan(Path(folder))
+        if args.check and not check_all(scan):
+            sys.exit("scan: a check failed")
+        if args.time:
+            record = time_all(scan, theirs)
+            if args.json:
+                Path(args.json).write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

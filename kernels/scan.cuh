@@ -1,0 +1,288 @@
+// The diagonal recurrence h ← Ā·h + B̄·u, y = C·h + D·u (2·Re for complex A), split over length.
+//
+// Layouts are on the page of src/exec/candle/scan/mod.rs; the launches, with the sizes that they take, are in
+// src/exec/candle/cuda/scan.rs. A stream of T rows is cut into G segments of `seg` rows, which run side by side:
+//
+//     scan_ends    each segment from h = 0: its last state, and ΣΔ (selective)       scan_forward.cu
+//     scan_carry   over the segments, one after the other: the state in which each begins
+//     scan_rows    each segment from there: y, the final state, the state before every CHUNK-th row
+//     back_ends, scan_carry and back_rows: the same from the last row to the first, for the gradients      scan_backward.cu
+//
+// So a short batch of long sounds fills the chip; the price is that every decay is computed twice. With one segment the first
+// two are left out. A channel is a lane's: its states are registers, its rows are read 32 neighbouring channels at a time, and
+// B and C, which all channels share, are staged in shared memory. Every sum has a fixed order.
+//
+// The exponential is ex2.approx of Δ·A·log₂e (error 2⁻²²); a rotation is counted in turns. States below 2⁻¹⁰⁰ are 0 where they are
+// handed out, and denormal numbers are 0 on the way.
+#pragma once
+#include <cuda_bf16.h>
+
+#define LOG2E 1.44269504088896340736f
+#define TURN 0.15915494309189533577f
+// Rows between two saved states.
+#define SELECTIVE_CHUNK 16
+#define INVARIANT_CHUNK 32
+
+typedef __nv_bfloat16 bf16;
+
+struct Pair {
+    float re, im;
+};
+
+struct Sizes {
+    int t, d, n, r, width, seg, segs;
+    long state;
+};
+
+template <bool COMPLEX, bool SELECTIVE> __device__ static Sizes sizes(int t, int d, int n, int seg, int segs) {
+    int r = COMPLEX ? 2 * n : n;
+    return {t, d, n, r, SELECTIVE ? 2 * (d + r) : d, seg, segs, (long)r * d};
+}
+
+__device__ static float number(float x) { return x; }
+__device__ static float number(bf16 x) { return __bfloat162float(x); }
+__device__ static void set(float *to, float x) { *to = x; }
+__device__ static void set(bf16 *to, float x) { *to = __float2bfloat16(x); }
+
+__device__ static float exp2_of(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+__device__ static float flush(float x) { return fabsf(x) < 7.8886091e-31f ? 0.0f : x; }
+
+// 2^(Δ·a.re) turned by Δ·a.im turns; a is A·log₂e and A/2π.
+template <bool COMPLEX> __device__ static Pair decay(Pair a, float dt) {
+    float size = exp2_of(dt * a.re);
+    if (!COMPLEX) return {size, 0.0f};
+    float turns = dt * a.im, rest = fmaf(dt, a.im, -turns), sin, cos;
+    sincospif(2.0f * (turns - rintf(turns) + rest), &sin, &cos);
+    return {size * cos, size * sin};
+}
+
+// e·h + b·x.
+template <bool COMPLEX> __device__ static Pair step(Pair e, Pair h, Pair b, float x) {
+    if (!COMPLEX) return {fmaf(e.re, h.re, b.re * x), 0.0f};
+    return {fmaf(e.re, h.re, fmaf(-e.im, h.im, b.re * x)), fmaf(e.re, h.im, fmaf(e.im, h.re, b.im * x))};
+}
+
+// conj(e)·g.
+template <bool COMPLEX> __device__ static Pair step_back(Pair e, Pair g) {
+    if (!COMPLEX) return {e.re * g.re, 0.0f};
+    return {fmaf(e.re, g.re, e.im * g.im), fmaf(e.re, g.im, -(e.im * g.re))};
+}
+
+// The n-th number, or pair, of an [R, d] table; zero where there is none.
+template <bool COMPLEX> __device__ static Pair get(const float *table, const Sizes &z, int n, int c) {
+    if (n >= z.n || c >= z.d) return {0.0f, 0.0f};
+    return {table[(long)n * z.d + c], COMPLEX ? table[(long)(z.n + n) * z.d + c] : 0.0f};
+}
+
+template <bool COMPLEX> __device__ static void put(float *table, const Sizes &z, int n, int c, Pair v) {
+    if (n >= z.n || c >= z.d) return;
+    table[(long)n * z.d + c] = v.re;
+    if (COMPLEX) table[(long)(z.n + n) * z.d + c] = v.im;
+}
+
+// A as `decay` takes it.
+template <bool COMPLEX> __device__ static Pair exponent(const float *params, const Sizes &z, int n, int c) {
+    Pair a = get<COMPLEX>(params, z, n, c);
+    return {a.re * LOG2E, a.im * TURN};
+}
+
+__device__ static void copy_ahead(float *to, const float *from) {
+    unsigned at = (unsigned)__cvta_generic_to_shared(to);
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(at), "l"(from));
+}
+__device__ static void copy_ahead(float *to, const bf16 *from) { *to = number(*from); }
+__device__ static void copies_sent() { asm volatile("cp.async.commit_group;"); }
+// All but the latest group are there.
+__device__ static void copies_there() { asm volatile("cp.async.wait_group 1;" ::: "memory"); }
+
+// Walks the rows of a segment, K states a lane and CC channels a lane apart by 32/lanes.
+//
+// ENDS: from h = 0; writes the last state, and the sum of Δ.    ROWS: from `starts`; writes y and states.
+// BACK: from g = 0 and the last row to the first, g ← conj(ē)·(g + conj(C)·ȳ); writes g before the first row.
+enum Pass { ENDS, ROWS, BACK };
+#define STAGED 16
+#define AHEAD 4
+
+template <typename In, bool COMPLEX, bool SELECTIVE, int K, int CC, Pass PASS> struct Walk {
+    static const int NUMBERS = COMPLEX ? 2 : 1;
+    Sizes z;
+    const In *rows, *gy;
+    int lanes, per, cl, n0, from, to, c[CC], wide;
+    Pair a[CC][K], b[SELECTIVE ? 1 : K], q[SELECTIVE ? 1 : K], h[CC][K];
+    float skip[CC], sum[CC];
+
+    // The i-th row that is met.
+    __device__ int row(int i) const { return PASS == BACK ? to - 1 - i : from + i; }
+
+    // Sends for B, C or both of the rows i .. i + STAGED.
+    __device__ void stage(float *tile, int i) const {
+        int parts = PASS == ROWS ? 2 : 1, count = STAGED * parts * wide, bits = 31 - __clz(wide);
+        for (int k = threadIdx.x; k < count; k += blockDim.x) {
+            int v = k & (wide - 1), part = (k >> bits) % parts, at = (k >> bits) / parts;
+            if (v < z.r && from + i + at < to)
+                copy_ahead(tile + k, rows + (long)row(i + at) * z.width + 2 * z.d + (PASS == BACK ? 1 : part) * z.r + v);
+            else
+                tile[k] = 0.0f;
+        }
+    }
+
+    // u (or ȳ) and Δ of the rows i .. i + AHEAD; zeros beyond the last.
+    __device__ void fetch(float (&x)[AHEAD][CC], float (&dt)[AHEAD][CC], int i) const {
+#pragma unroll
+        for (int p = 0; p < AHEAD; p++)
+#pragma unroll
+            for (int j = 0; j < CC; j++) {
+                bool there = from + i + p < to && c[j] < z.d;
+                long at = row(i + p);
+                x[p][j] = !there ? 0.0f : PASS == BACK ? number(gy[at * z.d + c[j]]) : number(rows[at * z.width + c[j]]);
+                dt[p][j] = SELECTIVE && there ? number(rows[at * z.width + z.d + c[j]]) : 0.0f;
+            }
+    }
+
+    // One row of the CC channels; their outputs.
+    __device__ void one(const float *tile, const float (&u)[CC], const float (&dt)[CC], float (&y)[CC]) {
+        float x[CC];
+#pragma unroll
+        for (int j = 0; j < CC; j++) {
+            y[j] = 0.0f;
+            x[j] = PASS == BACK ? NUMBERS * u[j] : SELECTIVE ? dt[j] * u[j] : u[j];
+            if (SELECTIVE) sum[j] += dt[j];
+        }
+#pragma unroll
+        for (int k0 = 0; k0 < K; k0 += 4 / NUMBERS) {
+            float4 one, two;
+            if (SELECTIVE) {
+                one = *(const float4 *)(tile + (n0 + k0) * NUMBERS);
+                if (PASS == ROWS) two = *(const float4 *)(tile + wide + (n0 + k0) * NUMBERS);
+            }
+#pragma unroll
+            for (int i = 0; i < 4 / NUMBERS; i++) {
+                int k = k0 + i;
+                Pair first, second;
+                if (SELECTIVE) {
+                    const float *f = (const float *)&one, *s = (const float *)&two;
+                    first = COMPLEX ? Pair{f[2 * i], f[2 * i + 1]} : Pair{f[i], 0.0f};
+                    if (PASS == ROWS) second = COMPLEX ? Pair{s[2 * i], s[2 * i + 1]} : Pair{s[i], 0.0f};
+                } else {
+                    first = PASS == BACK ? q[k] : b[k];
+                    second = q[k];
+                }
+#pragma unroll
+                for (int j = 0; j < CC; j++) {
+                    Pair e = SELECTIVE ? decay<COMPLEX>(a[j][k], dt[j]) : a[j][k];
+                    if (PASS == BACK) {
+                        Pair g = {fmaf(first.re, x[j], h[j][k].re), fmaf(-first.im, x[j], h[j][k].im)};
+                        h[j][k] = step_back<COMPLEX>(e, g);
+                        continue;
+                    }
+                    h[j][k] = step<COMPLEX>(e, h[j][k], first, x[j]);
+                    if (PASS == ROWS) {
+                        y[j] = fmaf(second.re, h[j][k].re, y[j]);
+                        if (COMPLEX) y[j] = fmaf(-second.im, h[j][k].im, y[j]);
+                    }
+                }
+            }
+        }
+    }
+
+    __device__ void save(float *table) const {
+#pragma unroll
+        for (int j = 0; j < CC; j++)
+#pragma unroll
+            for (int k = 0; k < K; k++) put<COMPLEX>(table, z, n0 + k, c[j], {flush(h[j][k].re), flush(h[j][k].im)});
+    }
+
+    __device__ void run(const In *all, const In *grad, const float *params, const float *starts, float *ends, float *sums, In *y,
+                        float *states, long y_stride, long states_stride, long grad_stride, int lanes_) {
+        extern __shared__ float4 shared[];
+        lanes = lanes_;
+        per = 32 / lanes;
+        wide = K * lanes * NUMBERS;
+        int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = blockIdx.y + (PASS == BACK ? 1 : 0);
+        long s = blockIdx.z;
+        cl = lane % per;
+        n0 = lane / per * K;
+        from = g * z.seg;
+        to = min(z.t, from + z.seg);
+        rows = all + s * z.t * z.width;
+        gy = grad + s * grad_stride;
+        y += s * y_stride;
+        states += s * states_stride;
+        const float *start = starts + (s * z.segs + g) * z.state;
+#pragma unroll
+        for (int j = 0; j < CC; j++) {
+            c[j] = (blockIdx.x * (blockDim.x / 32) + warp) * per * CC + j * per + cl;
+            sum[j] = 0.0f;
+            skip[j] = PASS == ROWS && c[j] < z.d ? params[(SELECTIVE ? 1 : 3) * z.state + c[j]] : 0.0f;
+#pragma unroll
+            for (int k = 0; k < K; k++) {
+                int n = n0 + k;
+                a[j][k] = SELECTIVE ? exponent<COMPLEX>(params, z, n, c[j]) : get<COMPLEX>(params, z, n, c[j]);
+                h[j][k] = PASS == ROWS ? get<COMPLEX>(start, z, n, c[j]) : Pair{0.0f, 0.0f};
+                if (!SELECTIVE) {
+                    b[k] = get<COMPLEX>(params + z.state, z, n, c[j]);
+                    q[k] = get<COMPLEX>(params + 2 * z.state, z, n, c[j]);
+                }
+            }
+        }
+        const int chunk = SELECTIVE ? SELECTIVE_CHUNK : INVARIANT_CHUNK, tile_size = STAGED * (PASS == ROWS ? 2 : 1) * wide;
+        float x[AHEAD][CC], dt[AHEAD][CC], next_x[AHEAD][CC], next_dt[AHEAD][CC];
+        fetch(next_x, next_dt, 0);
+        float *tile = (float *)shared, *other = tile + tile_size;
+        if (SELECTIVE) {
+            stage(tile, 0);
+            copies_sent();
+        }
+        for (int i = 0; from + i < to; i += STAGED) {
+            if (SELECTIVE) {
+                if (from + i + STAGED < to) stage(other, i + STAGED);
+                copies_sent();
+                copies_there();
+                __syncthreads();
+            }
+#pragma unroll 1
+            for (int p0 = 0; p0 < STAGED; p0 += AHEAD) {
+#pragma unroll
+                for (int p = 0; p < AHEAD; p++)
+#pragma unroll
+                    for (int j = 0; j < CC; j++) x[p][j] = next_x[p][j], dt[p][j] = next_dt[p][j];
+                fetch(next_x, next_dt, i + p0 + AHEAD);
+                int first = from + i + p0;
+                if (PASS == ROWS && first < to && first > 0 && first % chunk == 0) save(states + first / chunk * z.state);
+#pragma unroll
+                for (int p = 0; p < AHEAD; p++) {
+                    float out[CC];
+                    // Beyond the last row Δ is 0, and a decay 1; a fixed decay must not be taken.
+                    if (!SELECTIVE && first + p >= to) break;
+                    one(tile + (p0 + p) * (PASS == ROWS ? 2 : 1) * wide, x[p], dt[p], out);
+                    if (PASS == ROWS)
+#pragma unroll
+                        for (int j = 0; j < CC; j++) {
+                            for (int o = per; o < 32; o <<= 1) out[j] += __shfl_xor_sync(0xffffffffu, out[j], o);
+                            if (lane < per && c[j] < z.d && first + p < to)
+                                set(y + (long)(first + p) * z.d + c[j], fmaf(skip[j], x[p][j], NUMBERS * out[j]));
+                        }
+                }
+            }
+            if (SELECTIVE) {
+                __syncthreads();
+                float *swap = tile;
+                tile = other;
+                other = swap;
+            }
+        }
+        if (PASS != ROWS) {
+            save(ends + (s * z.segs + g) * z.state);
+            if (SELECTIVE && n0 == 0)
+                for (int j = 0; j < CC; j++)
+                    if (c[j] < z.d) sums[(s * z.segs + g) * z.d + c[j]] = sum[j];
+        } else if (g == z.segs - 1) {
+            save(states);
+        }
+    }
+};

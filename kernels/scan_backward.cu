@@ -1,0 +1,227 @@
+// Backward of the scan: gradients of rows, parameters and initial state. See scan.cuh.
+//
+//     g_t = conj(C_t)·ȳ_t (·2 for complex A) + conj(Ā_{t+1})·g_{t+1},   g after the last row from the final state's gradient
+//     x̄ = Re(conj(B)·g);  B̄' = g·x;  C̄' = ȳ·conj(h);  Ā' = g·conj(h_{t−1});   u, Δ, A, D by the chain rule
+//
+// A lane is a channel. A segment's chunks go from the last to the first; in a chunk, state by state: h of all its rows again from
+// the saved state, kept in registers with the decays, then g back over them. What a lane carries from chunk to chunk (g, and
+// the parameters' gradients so far) is its own column of shared memory. The gradients of B and C are sums over channels: 16 rows of
+// both are 32 numbers a lane, which five exchanges add over the 32 lanes of a warp, one number a lane. Grid: channels, segments,
+// streams; any multiple of 32 threads.
+#include "scan.cuh"
+
+#define PITCH (SELECTIVE_CHUNK + 4)
+
+// The sum over lanes of v[i] where lane & 15 is i; v's numbers and then the lanes halve.
+__device__ static float over_lanes(float (&v)[16]) {
+    int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int s = 8; s; s >>= 1)
+#pragma unroll
+        for (int i = 0; i < s; i++) {
+            bool up = lane & s;
+            float keep = up ? v[i + s] : v[i], send = up ? v[i] : v[i + s];
+            v[i] = keep + __shfl_xor_sync(0xffffffffu, send, s);
+        }
+    return v[0];
+}
+
+// Lanes 0–15 keep the first, lanes 16–31 the second, each with the other half's share of it.
+__device__ static float halves(float first, float second) {
+    bool up = threadIdx.x % 32 & 16;
+    float keep = up ? second : first, send = up ? first : second;
+    return keep + __shfl_xor_sync(0xffffffffu, send, 16);
+}
+
+// grows [S, T, width] (its columns of B and C are left to scan_mix), mix [channel blocks, S, T, 2R] (selective),
+// gparams [S, G, params], gh0 [S, R, d].
+template <typename In, bool COMPLEX, bool SELECTIVE>
+__device__ static void back(const In *all, const float *params, const float *h0, const float *states, const In *grad,
+                            const float *starts, In *grows, float *mix, float *gparams, float *gh0, Sizes z, long states_stride,
+                            long grad_stride) {
+    const int CHUNK = SELECTIVE ? SELECTIVE_CHUNK : INVARIANT_CHUNK, NUMBERS = COMPLEX ? 2 : 1;
+    extern __shared__ float shared[];
+    int threads = blockDim.x, tid = threadIdx.x, c = blockIdx.x * threads + tid, g = blockIdx.y, lane = tid % 32, warp = tid / 32;
+    int from = g * z.seg, to = min(z.t, from + z.seg), first = from / CHUNK, warps = threads / 32;
+    long s = blockIdx.z, params_len = (SELECTIVE ? 1 : 3) * z.state + z.d, place = s * z.segs + g;
+    const In *rows = all + s * z.t * z.width, *gy_rows = grad + s * grad_stride;
+    grows += s * z.t * z.width;
+    h0 += s * z.state;
+    states += s * states_stride;
+    gparams += place * params_len;
+    bool channel = c < z.d;
+    // Columns of shared memory: g and Ā' (and B̄', C̄'), [n][threads] each; then the staged B and C; then sums by warp.
+    int columns = z.r * threads;
+    float *own = shared + tid, *tile = shared + (SELECTIVE ? 2 : 4) * columns, *part = tile + 2 * z.r * PITCH;
+    for (int n = 0; n < z.n; n++)
+        for (int i = 0; i < NUMBERS; i++) {
+            int at = (i * z.n + n) * threads;
+            own[at] = channel ? starts[place * z.state + (long)(i * z.n + n) * z.d + c] : 0.0f;
+            for (int k = 1; k < (SELECTIVE ? 2 : 4); k++) own[k * columns + at] = 0.0f;
+        }
+    float skip = channel ? params[params_len - z.d + c] : 0.0f, gskip = 0.0f;
+    if (SELECTIVE) mix += (blockIdx.x * (long)gridDim.z + s) * z.t * 2 * z.r;
+
+    for (int chunk = (to - 1) / CHUNK; chunk >= first; chunk--) {
+        int base = chunk * CHUNK;
+        if (SELECTIVE) {
+            __syncthreads();
+            for (int k = tid; k < 2 * z.r * CHUNK; k += threads) {
+                int v = k % (2 * z.r), i = k / (2 * z.r);
+                tile[v * PITCH + i] = base + i < to ? number(rows[(long)(base + i) * z.width + 2 * z.d + v]) : 0.0f;
+            }
+        }
+        float x[CHUNK], dt[SELECTIVE ? CHUNK : 1], gy[CHUNK], gx[CHUNK], gdt[SELECTIVE ? CHUNK : 1];
+#pragma unroll
+        for (int i = 0; i < CHUNK; i++) {
+            bool there = channel && base + i < to;
+            long at = base + i;
+            float u = there ? number(rows[at * z.width + c]) : 0.0f, gy_plain = there ? number(gy_rows[at * z.d + c]) : 0.0f;
+            gskip = fmaf(u, gy_plain, gskip);
+            gy[i] = NUMBERS * gy_plain;
+            x[i] = u;
+            gx[i] = 0.0f;
+            if (SELECTIVE) {
+                dt[i] = there ? number(rows[at * z.width + z.d + c]) : 0.0f;
+                x[i] = dt[i] * u;
+                gdt[i] = 0.0f;
+            }
+        }
+        if (SELECTIVE) __syncthreads();
+        const float *before = chunk == 0 ? h0 : states + chunk * z.state;
+        Pair next = get<COMPLEX>(before, z, 0, c);
+#pragma unroll 1
+        for (int n = 0; n < z.n; n++) {
+            Pair h = next, hs[CHUNK], es[SELECTIVE ? CHUNK : 1], a, b, q, rate = {0.0f, 0.0f};
+            if (n + 1 < z.n) next = get<COMPLEX>(before, z, n + 1, c);
+            a = SELECTIVE ? exponent<COMPLEX>(params, z, n, c) : get<COMPLEX>(params, z, n, c);
+            if (SELECTIVE) rate = get<COMPLEX>(params, z, n, c);
+            const float *bs = tile + NUMBERS * n * PITCH, *qs = bs + z.r * PITCH;
+            if (!SELECTIVE) {
+                b = get<COMPLEX>(params + z.state, z, n, c);
+                q = get<COMPLEX>(params + 2 * z.state, z, n, c);
+            }
+#pragma unroll
+            for (int i = 0; i < CHUNK; i++) {
+                if (SELECTIVE) {
+                    es[i] = decay<COMPLEX>(a, dt[i]);
+                    b = {bs[i], COMPLEX ? bs[PITCH + i] : 0.0f};
+                }
+                hs[i] = h;
+                h = step<COMPLEX>(SELECTIVE ? es[i] : a, h, b, x[i]);
+            }
+            float *mine = own + n * threads;
+            int im = z.n * threads;
+            Pair gh = {mine[0], COMPLEX ? mine[im] : 0.0f}, ga = {0.0f, 0.0f}, gb = ga, gc = ga, after = h;
+            float sum[16], sum_im[16];
+#pragma unroll
+            for (int i = CHUNK - 1; i >= 0; i--) {
+                if (SELECTIVE) {
+                    b = {bs[i], COMPLEX ? bs[PITCH + i] : 0.0f};
+                    q = {qs[i], COMPLEX ? qs[PITCH + i] : 0.0f};
+                }
+                Pair e = SELECTIVE ? es[i] : a, to_c = {gy[i] * after.re, -gy[i] * after.im};
+                Pair gr = {fmaf(q.re, gy[i], gh.re), COMPLEX ? fmaf(-q.im, gy[i], gh.im) : 0.0f};
+                gx[i] = fmaf(gr.re, b.re, gx[i]);
+                if (COMPLEX) gx[i] = fmaf(gr.im, b.im, gx[i]);
+                if constexpr (SELECTIVE) {
+                    sum[i] = halves(gr.re * x[i], to_c.re);
+                    if (COMPLEX) sum_im[i] = halves(gr.im * x[i], to_c.im);
+                    // ē·g·conj(h before): the gradient of the exponent.
+                    gh = step_back<COMPLEX>(e, gr);
+                    Pair at = {gh.re * hs[i].re, 0.0f};
+                    if (COMPLEX) at = {fmaf(gh.re, hs[i].re, gh.im * hs[i].im), fmaf(gh.im, hs[i].re, -(gh.re * hs[i].im))};
+                    gdt[i] = fmaf(at.re, rate.re, gdt[i]);
+                    if (COMPLEX) gdt[i] = fmaf(at.im, rate.im, gdt[i]);
+                    ga.re = fmaf(at.re, dt[i], ga.re);
+                    if (COMPLEX) ga.im = fmaf(at.im, dt[i], ga.im);
+                } else if (base + i < to) {
+                    gb.re = fmaf(gr.re, x[i], gb.re);
+                    gc.re += to_c.re;
+                    ga.re = fmaf(gr.re, hs[i].re, ga.re);
+                    if (COMPLEX) {
+                        gb.im = fmaf(gr.im, x[i], gb.im);
+                        gc.im += to_c.im;
+                        ga.re = fmaf(gr.im, hs[i].im, ga.re);
+                        ga.im = fmaf(gr.im, hs[i].re, fmaf(-gr.re, hs[i].im, ga.im));
+                    }
+                    gh = step_back<COMPLEX>(e, gr);
+                }
+                after = hs[i];
+            }
+            mine[0] = gh.re;
+            mine[columns] += ga.re;
+            if (COMPLEX) mine[im] = gh.im, mine[columns + im] += ga.im;
+            if (SELECTIVE) {
+                // [n][warp][B 16, C 16], and the imaginary parts after all real ones.
+                part[(n * warps + warp) * 32 + lane] = over_lanes(sum);
+                if (COMPLEX) part[((z.n + n) * warps + warp) * 32 + lane] = over_lanes(sum_im);
+            } else {
+                mine[2 * columns] += gb.re;
+                mine[3 * columns] += gc.re;
+                if (COMPLEX) mine[2 * columns + im] += gb.im, mine[3 * columns + im] += gc.im;
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < CHUNK; i++) {
+            if (!channel || base + i >= to) continue;
+            In *grow = grows + (long)(base + i) * z.width + c;
+            float plain = gy[i] / NUMBERS * skip;
+            if (SELECTIVE) {
+                set(grow, fmaf(gx[i], dt[i], plain));
+                set(grow + z.d, fmaf(gx[i], number(rows[(long)(base + i) * z.width + c]), gdt[i]));
+            } else {
+                set(grow, plain + gx[i]);
+            }
+        }
+        if (SELECTIVE) {
+            __syncthreads();
+            for (int k = tid; k < 2 * z.r * CHUNK; k += threads) {
+                int v = k % (2 * z.r), i = k / (2 * z.r), m = v % z.r, is_c = v / z.r;
+                if (base + i >= to) continue;
+                int at = COMPLEX ? m % 2 * z.n + m / 2 : m;
+                float sum = 0.0f;
+                for (int w = 0; w < warps; w++) sum += part[(at * warps + w) * 32 + is_c * 16 + i];
+                mix[(long)(base + i) * 2 * z.r + v] = sum;
+            }
+        }
+    }
+    if (!channel) return;
+    for (int m = 0; m < z.r; m++) {
+        if (g == 0) gh0[s * z.state + (long)m * z.d + c] = flush(own[m * threads]);
+        for (int k = 1; k < (SELECTIVE ? 2 : 4); k++) gparams[(k - 1) * z.state + (long)m * z.d + c] = own[k * columns + m * threads];
+    }
+    gparams[params_len - z.d + c] = gskip;
+}
+
+// The columns of B and C of grows: the channel blocks' sums added in order.
+template <typename In> __device__ static void mixed(const float *mix, In *grows, int count, int d, int r, int blocks) {
+    int width = 2 * (d + r);
+    for (long i = blockIdx.x * (long)blockDim.x + threadIdx.x; i < count; i += (long)gridDim.x * blockDim.x) {
+        float sum = 0.0f;
+        for (int b = 0; b < blocks; b++) sum += mix[(long)b * count + i];
+        set(grows + i / (2 * r) * width + 2 * d + i % (2 * r), sum);
+    }
+}
+
+extern "C" __global__ void scan_mix(const float *mix, float *grows, int count, int d, int r, int blocks) {
+    mixed(mix, grows, count, d, r, blocks);
+}
+extern "C" __global__ void scan_mix_bf16(const float *mix, bf16 *grows, int count, int d, int r, int blocks) {
+    mixed(mix, grows, count, d, r, blocks);
+}
+
+#define BACKWARD(NAME, IN, COMPLEX, SELECTIVE)                                                                                  \
+    extern "C" __global__ void __launch_bounds__(128)                                                                          \
+        back_rows_##NAME(const IN *rows, const float *params, const float *h0, const float *states, const IN *grad,            \
+                         const float *starts, IN *grows, float *mix, float *gparams, float *gh0, int t, int d, int n,          \
+                         int seg, int segs, int states_stride, int grad_stride) {                                              \
+        back<IN, COMPLEX, SELECTIVE>(rows, params, h0, states, grad, starts, grows, mix, gparams, gh0,                         \
+                                     sizes<COMPLEX, SELECTIVE>(t, d, n, seg, segs), states_stride, grad_stride);               \
+    }
+
+BACKWARD(real_invariant, float, false, false)
+BACKWARD(real_selective, float, false, true)
+BACKWARD(complex_invariant, float, true, false)
+BACKWARD(complex_selective, float, true, true)
+BACKWARD(real_selective_bf16, bf16, false, true)

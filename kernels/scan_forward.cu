@@ -1,0 +1,86 @@
+// Forward of the scan: segments from zero, the states in which they begin, outputs. See scan.cuh.
+#include "scan.cuh"
+
+// Makes of the segments' own last states `ends` [S, G, R, d] the states in which they begin, one segment after the other:
+// H ← initial;  start_g = H;  H ← ē_g·H + end_g,  where ē_g is the decay over all rows of the segment: 2^(A·ΣΔ), or Ā^rows.
+// `back` goes from the last segment to the first, with conjugates. Grid: a thread a state of a stream.
+template <bool COMPLEX, bool SELECTIVE>
+__device__ static void carry(const float *params, const float *initial, float *ends, const float *sums, int d, int n, int seg,
+                             int segs, int initial_stride, int back) {
+    const int BATCH = 8;
+    Sizes z = sizes<COMPLEX, SELECTIVE>(0, d, n, seg, segs);
+    int at = blockIdx.x * blockDim.x + threadIdx.x, c = at % d, m = at / d;
+    if (m >= n) return;
+    long s = blockIdx.y;
+    ends += s * segs * z.state;
+    sums += s * segs * d;
+    Pair a = SELECTIVE ? exponent<COMPLEX>(params, z, m, c) : get<COMPLEX>(params, z, m, c), e = {1.0f, 0.0f};
+    if (!SELECTIVE)
+        for (int left = seg; left; left >>= 1) {
+            if (left & 1) e = step<COMPLEX>(a, e, {0.0f, 0.0f}, 0.0f);
+            a = step<COMPLEX>(a, a, {0.0f, 0.0f}, 0.0f);
+        }
+    Pair h = get<COMPLEX>(initial + s * initial_stride, z, m, c);
+    for (int i = 0; i < segs; i += BATCH) {
+        Pair own[BATCH], by[BATCH];
+#pragma unroll
+        for (int p = 0; p < BATCH; p++) {
+            int g = back ? segs - 1 - i - p : i + p;
+            bool there = i + p < segs - 1;
+            own[p] = there ? get<COMPLEX>(ends + g * z.state, z, m, c) : Pair{0.0f, 0.0f};
+            by[p] = SELECTIVE && there ? decay<COMPLEX>(a, sums[(long)g * d + c]) : e;
+        }
+#pragma unroll
+        for (int p = 0; p < BATCH; p++) {
+            int g = back ? segs - 1 - i - p : i + p;
+            if (i + p >= segs) break;
+            put<COMPLEX>(ends + g * z.state, z, m, c, h);
+            Pair moved = back ? step_back<COMPLEX>(by[p], h) : step<COMPLEX>(by[p], h, {0.0f, 0.0f}, 0.0f);
+            h = {flush(moved.re + own[p].re), flush(moved.im + own[p].im)};
+        }
+    }
+}
+
+#define CARRY(NAME, COMPLEX, SELECTIVE)                                                                                         \
+    extern "C" __global__ void scan_carry_##NAME(const float *params, const float *initial, const float *sums, float *ends,     \
+                                                 int d, int n, int seg, int segs, int initial_stride, int back) {               \
+        carry<COMPLEX, SELECTIVE>(params, initial, ends, sums, d, n, seg, segs, initial_stride, back);                          \
+    }
+
+#define WALK(NAME, IN, COMPLEX, SELECTIVE, K, CC)                                                                               \
+    extern "C" __global__ void __launch_bounds__(128)                                                                          \
+        scan_ends_##NAME(const IN *rows, const float *params, float *ends, float *sums, int t, int d, int n, int lanes,        \
+                         int seg, int segs) {                                                                                  \
+        Walk<IN, COMPLEX, SELECTIVE, K, CC, ENDS> walk;                                                                         \
+        walk.z = sizes<COMPLEX, SELECTIVE>(t, d, n, seg, segs);                                                                 \
+        walk.run(rows, rows, params, params, ends, sums, (IN *)0, (float *)0, 0, 0, 0, lanes);                                  \
+    }                                                                                                                           \
+    extern "C" __global__ void __launch_bounds__(128)                                                                          \
+        scan_rows_##NAME(const IN *rows, const float *params, const float *starts, IN *y, float *states, int t, int d, int n,  \
+                         int lanes, int seg, int segs, int y_stride, int states_stride) {                                      \
+        Walk<IN, COMPLEX, SELECTIVE, K, CC, ROWS> walk;                                                                         \
+        walk.z = sizes<COMPLEX, SELECTIVE>(t, d, n, seg, segs);                                                                 \
+        walk.run(rows, rows, params, starts, (float *)0, (float *)0, y, states, y_stride, states_stride, 0, lanes);             \
+    }                                                                                                                           \
+    extern "C" __global__ void __launch_bounds__(128)                                                                          \
+        back_ends_##NAME(const IN *rows, const float *params, const IN *grad, float *ends, float *sums, int t, int d, int n,   \
+                         int lanes, int seg, int segs, int grad_stride) {                                                      \
+        Walk<IN, COMPLEX, SELECTIVE, K, CC, BACK> walk;                                                                         \
+        walk.z = sizes<COMPLEX, SELECTIVE>(t, d, n, seg, segs);                                                                 \
+        walk.run(rows, grad, params, params, ends, sums, (IN *)0, (float *)0, 0, 0, grad_stride, lanes);                        \
+    }
+
+CARRY(real_invariant, false, false)
+CARRY(real_selective, false, true)
+CARRY(complex_invariant, true, false)
+CARRY(complex_selective, true, true)
+
+// NAME_K or NAME_KxCC: K states a lane, CC channels.
+WALK(real_invariant_16, float, false, false, 16, 1)
+WALK(complex_invariant_8, float, true, false, 8, 1)
+WALK(complex_selective_8, float, true, true, 8, 1)
+WALK(real_selective_4, float, false, true, 4, 1)
+WALK(real_selective_16, float, false, true, 16, 1)
+WALK(real_selective_16x2, float, false, true, 16, 2)
+WALK(real_selective_16_bf16, bf16, false, true, 16, 1)
+WALK(real_selective_16x2_bf16, bf16, false, true, 16, 2)
