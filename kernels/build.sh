@@ -9,6 +9,7 @@ nvcc=${NVCC:-nvcc}
 command -v "$nvcc" >/dev/null || { echo "kernels: no nvcc; set NVCC or install a CUDA 13 toolkit" >&2; exit 2; }
 mkdir -p "$out"
 cd "$here"
+rm -f "$out"/*.ptx
 for source in *.cu; do
     "$nvcc" -ptx -arch=compute_80 -O3 -std=c++17 "$source" -o "$out/${source%.cu}.ptx"
 done

@@ -18,7 +18,8 @@
 #include <cuda_bf16.h>
 
 #define LOG2E 1.44269504088896340736f
-#define TURN 0.15915494309189533577f
+#define TURN 0.15915493667125701904f
+#define TURN_REST 6.4206383e-9f
 // Rows between two saved states.
 #define SELECTIVE_CHUNK 16
 #define INVARIANT_CHUNK 32
@@ -52,11 +53,16 @@ __device__ static float exp2_of(float x) {
 
 __device__ static float flush(float x) { return fabsf(x) < 7.8886091e-31f ? 0.0f : x; }
 
-// 2^(Δ·a.re) turned by Δ·a.im turns; a is A·log₂e and A/2π.
-template <bool COMPLEX> __device__ static Pair decay(Pair a, float dt) {
-    float size = exp2_of(dt * a.re);
+// A as `decay` takes it: A·log₂e, and A/2π with what rounding takes from it, for many turns leave few bits to their fraction.
+struct Exponent {
+    float size, turns, rest;
+};
+
+// 2^(Δ·size), turned by Δ·turns.
+template <bool COMPLEX> __device__ static Pair decay(Exponent a, float dt) {
+    float size = exp2_of(dt * a.size);
     if (!COMPLEX) return {size, 0.0f};
-    float turns = dt * a.im, rest = fmaf(dt, a.im, -turns), sin, cos;
+    float turns = dt * a.turns, rest = fmaf(dt, a.rest, fmaf(dt, a.turns, -turns)), sin, cos;
     sincospif(2.0f * (turns - rintf(turns) + rest), &sin, &cos);
     return {size * cos, size * sin};
 }
@@ -85,10 +91,11 @@ template <bool COMPLEX> __device__ static void put(float *table, const Sizes &z,
     if (COMPLEX) table[(long)(z.n + n) * z.d + c] = v.im;
 }
 
-// A as `decay` takes it.
-template <bool COMPLEX> __device__ static Pair exponent(const float *params, const Sizes &z, int n, int c) {
+// The n-th exponent of an [R, d] table of A.
+template <bool COMPLEX> __device__ static Exponent exponent(const float *params, const Sizes &z, int n, int c) {
     Pair a = get<COMPLEX>(params, z, n, c);
-    return {a.re * LOG2E, a.im * TURN};
+    float turns = a.im * TURN;
+    return {a.re * LOG2E, turns, fmaf(a.im, TURN, -turns) + a.im * TURN_REST};
 }
 
 __device__ static void copy_ahead(float *to, const float *from) {
@@ -113,7 +120,8 @@ template <typename In, bool COMPLEX, bool SELECTIVE, int K, int CC, Pass PASS> s
     Sizes z;
     const In *rows, *gy;
     int lanes, per, cl, n0, from, to, c[CC], wide;
-    Pair a[CC][K], b[SELECTIVE ? 1 : K], q[SELECTIVE ? 1 : K], h[CC][K];
+    Exponent a[SELECTIVE ? CC : 1][SELECTIVE ? K : 1];
+    Pair fixed[SELECTIVE ? 1 : K], b[SELECTIVE ? 1 : K], q[SELECTIVE ? 1 : K], h[CC][K];
     float skip[CC], sum[CC];
 
     // The i-th row that is met.
@@ -174,7 +182,11 @@ template <typename In, bool COMPLEX, bool SELECTIVE, int K, int CC, Pass PASS> s
                 }
 #pragma unroll
                 for (int j = 0; j < CC; j++) {
-                    Pair e = SELECTIVE ? decay<COMPLEX>(a[j][k], dt[j]) : a[j][k];
+                    Pair e;
+                    if constexpr (SELECTIVE)
+                        e = decay<COMPLEX>(a[j][k], dt[j]);
+                    else
+                        e = fixed[k];
                     if (PASS == BACK) {
                         Pair g = {fmaf(first.re, x[j], h[j][k].re), fmaf(-first.im, x[j], h[j][k].im)};
                         h[j][k] = step_back<COMPLEX>(e, g);
@@ -222,9 +234,11 @@ template <typename In, bool COMPLEX, bool SELECTIVE, int K, int CC, Pass PASS> s
 #pragma unroll
             for (int k = 0; k < K; k++) {
                 int n = n0 + k;
-                a[j][k] = SELECTIVE ? exponent<COMPLEX>(params, z, n, c[j]) : get<COMPLEX>(params, z, n, c[j]);
                 h[j][k] = PASS == ROWS ? get<COMPLEX>(start, z, n, c[j]) : Pair{0.0f, 0.0f};
-                if (!SELECTIVE) {
+                if constexpr (SELECTIVE) {
+                    a[j][k] = exponent<COMPLEX>(params, z, n, c[j]);
+                } else {
+                    fixed[k] = get<COMPLEX>(params, z, n, c[j]);
                     b[k] = get<COMPLEX>(params + z.state, z, n, c[j]);
                     q[k] = get<COMPLEX>(params + 2 * z.state, z, n, c[j]);
                 }

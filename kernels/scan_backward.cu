@@ -92,10 +92,9 @@ __device__ static void back(const In *all, const float *params, const float *h0,
         Pair next = get<COMPLEX>(before, z, 0, c);
 #pragma unroll 1
         for (int n = 0; n < z.n; n++) {
-            Pair h = next, hs[CHUNK], es[SELECTIVE ? CHUNK : 1], a, b, q, rate = {0.0f, 0.0f};
+            Pair h = next, hs[CHUNK], es[SELECTIVE ? CHUNK : 1], b, q, a = get<COMPLEX>(params, z, n, c);
             if (n + 1 < z.n) next = get<COMPLEX>(before, z, n + 1, c);
-            a = SELECTIVE ? exponent<COMPLEX>(params, z, n, c) : get<COMPLEX>(params, z, n, c);
-            if (SELECTIVE) rate = get<COMPLEX>(params, z, n, c);
+            Exponent by = exponent<COMPLEX>(params, z, n, c);
             const float *bs = tile + NUMBERS * n * PITCH, *qs = bs + z.r * PITCH;
             if (!SELECTIVE) {
                 b = get<COMPLEX>(params + z.state, z, n, c);
@@ -104,7 +103,7 @@ __device__ static void back(const In *all, const float *params, const float *h0,
 #pragma unroll
             for (int i = 0; i < CHUNK; i++) {
                 if (SELECTIVE) {
-                    es[i] = decay<COMPLEX>(a, dt[i]);
+                    es[i] = decay<COMPLEX>(by, dt[i]);
                     b = {bs[i], COMPLEX ? bs[PITCH + i] : 0.0f};
                 }
                 hs[i] = h;
@@ -131,8 +130,8 @@ __device__ static void back(const In *all, const float *params, const float *h0,
                     gh = step_back<COMPLEX>(e, gr);
                     Pair at = {gh.re * hs[i].re, 0.0f};
                     if (COMPLEX) at = {fmaf(gh.re, hs[i].re, gh.im * hs[i].im), fmaf(gh.im, hs[i].re, -(gh.re * hs[i].im))};
-                    gdt[i] = fmaf(at.re, rate.re, gdt[i]);
-                    if (COMPLEX) gdt[i] = fmaf(at.im, rate.im, gdt[i]);
+                    gdt[i] = fmaf(at.re, a.re, gdt[i]);
+                    if (COMPLEX) gdt[i] = fmaf(at.im, a.im, gdt[i]);
                     ga.re = fmaf(at.re, dt[i], ga.re);
                     if (COMPLEX) ga.im = fmaf(at.im, dt[i], ga.im);
                 } else if (base + i < to) {
@@ -211,8 +210,9 @@ extern "C" __global__ void scan_mix_bf16(const float *mix, bf16 *grows, int coun
     mixed(mix, grows, count, d, r, blocks);
 }
 
-#define BACKWARD(NAME, IN, COMPLEX, SELECTIVE)                                                                                  \
-    extern "C" __global__ void __launch_bounds__(128)                                                                          \
+// RESIDENT blocks of a multiprocessor leave a lane 65,536 / (128·RESIDENT) registers.
+#define BACKWARD(NAME, IN, COMPLEX, SELECTIVE, RESIDENT)                                                                        \
+    extern "C" __global__ void __launch_bounds__(128, RESIDENT)                                                                \
         back_rows_##NAME(const IN *rows, const float *params, const float *h0, const float *states, const IN *grad,            \
                          const float *starts, IN *grows, float *mix, float *gparams, float *gh0, int t, int d, int n,          \
                          int seg, int segs, int states_stride, int grad_stride) {                                              \
@@ -220,8 +220,8 @@ extern "C" __global__ void scan_mix_bf16(const float *mix, bf16 *grows, int coun
                                      sizes<COMPLEX, SELECTIVE>(t, d, n, seg, segs), states_stride, grad_stride);               \
     }
 
-BACKWARD(real_invariant, float, false, false)
-BACKWARD(real_selective, float, false, true)
-BACKWARD(complex_invariant, float, true, false)
-BACKWARD(complex_selective, float, true, true)
-BACKWARD(real_selective_bf16, bf16, false, true)
+BACKWARD(real_invariant, float, false, false, 2)
+BACKWARD(real_selective, float, false, true, 3)
+BACKWARD(complex_invariant, float, true, false, 2)
+BACKWARD(complex_selective, float, true, true, 2)
+BACKWARD(real_selective_bf16, bf16, false, true, 3)

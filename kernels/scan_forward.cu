@@ -1,25 +1,31 @@
 // Forward of the scan: segments from zero, the states in which they begin, outputs. See scan.cuh.
 #include "scan.cuh"
 
+template <bool COMPLEX> __device__ static Pair power(Pair a, int exponent) {
+    Pair all = {1.0f, 0.0f};
+    for (; exponent; exponent >>= 1) {
+        if (exponent & 1) all = step<COMPLEX>(a, all, {0.0f, 0.0f}, 0.0f);
+        a = step<COMPLEX>(a, a, {0.0f, 0.0f}, 0.0f);
+    }
+    return all;
+}
+
 // Makes of the segments' own last states `ends` [S, G, R, d] the states in which they begin, one segment after the other:
 // H ← initial;  start_g = H;  H ← ē_g·H + end_g,  where ē_g is the decay over all rows of the segment: 2^(A·ΣΔ), or Ā^rows.
-// `back` goes from the last segment to the first, with conjugates. Grid: a thread a state of a stream.
+// `back` goes from the last segment, which may be shorter, to the first, with conjugates. Grid: a thread a state of a stream.
 template <bool COMPLEX, bool SELECTIVE>
-__device__ static void carry(const float *params, const float *initial, float *ends, const float *sums, int d, int n, int seg,
-                             int segs, int initial_stride, int back) {
+__device__ static void carry(const float *params, const float *initial, float *ends, const float *sums, int t, int d, int n,
+                             int seg, int segs, int initial_stride, int back) {
     const int BATCH = 8;
-    Sizes z = sizes<COMPLEX, SELECTIVE>(0, d, n, seg, segs);
+    Sizes z = sizes<COMPLEX, SELECTIVE>(t, d, n, seg, segs);
     int at = blockIdx.x * blockDim.x + threadIdx.x, c = at % d, m = at / d;
     if (m >= n) return;
     long s = blockIdx.y;
     ends += s * segs * z.state;
     sums += s * segs * d;
-    Pair a = SELECTIVE ? exponent<COMPLEX>(params, z, m, c) : get<COMPLEX>(params, z, m, c), e = {1.0f, 0.0f};
-    if (!SELECTIVE)
-        for (int left = seg; left; left >>= 1) {
-            if (left & 1) e = step<COMPLEX>(a, e, {0.0f, 0.0f}, 0.0f);
-            a = step<COMPLEX>(a, a, {0.0f, 0.0f}, 0.0f);
-        }
+    Exponent a = exponent<COMPLEX>(params, z, m, c);
+    Pair fixed = get<COMPLEX>(params, z, m, c), whole = {1.0f, 0.0f}, last = whole;
+    if (!SELECTIVE) whole = power<COMPLEX>(fixed, seg), last = power<COMPLEX>(fixed, t - (segs - 1) * seg);
     Pair h = get<COMPLEX>(initial + s * initial_stride, z, m, c);
     for (int i = 0; i < segs; i += BATCH) {
         Pair own[BATCH], by[BATCH];
@@ -28,7 +34,7 @@ __device__ static void carry(const float *params, const float *initial, float *e
             int g = back ? segs - 1 - i - p : i + p;
             bool there = i + p < segs - 1;
             own[p] = there ? get<COMPLEX>(ends + g * z.state, z, m, c) : Pair{0.0f, 0.0f};
-            by[p] = SELECTIVE && there ? decay<COMPLEX>(a, sums[(long)g * d + c]) : e;
+            by[p] = SELECTIVE && there ? decay<COMPLEX>(a, sums[(long)g * d + c]) : g == segs - 1 ? last : whole;
         }
 #pragma unroll
         for (int p = 0; p < BATCH; p++) {
@@ -43,8 +49,8 @@ __device__ static void carry(const float *params, const float *initial, float *e
 
 #define CARRY(NAME, COMPLEX, SELECTIVE)                                                                                         \
     extern "C" __global__ void scan_carry_##NAME(const float *params, const float *initial, const float *sums, float *ends,     \
-                                                 int d, int n, int seg, int segs, int initial_stride, int back) {               \
-        carry<COMPLEX, SELECTIVE>(params, initial, ends, sums, d, n, seg, segs, initial_stride, back);                          \
+                                                 int t, int d, int n, int seg, int segs, int initial_stride, int back) {        \
+        carry<COMPLEX, SELECTIVE>(params, initial, ends, sums, t, d, n, seg, segs, initial_stride, back);                       \
     }
 
 #define WALK(NAME, IN, COMPLEX, SELECTIVE, K, CC)                                                                               \

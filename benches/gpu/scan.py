@@ -92,9 +92,9 @@ class Scan:
         wide = k * lanes * numbers
         return name, lanes, blocks, warps * 32, seg, segs, 2 * 16 * wide * 4
 
-    def carry(self, shape, s, params, initial, sums, ends, seg, segs, stride, back):
+    def carry(self, shape, s, t, params, initial, sums, ends, seg, segs, stride, back):
         grid = (-(-shape.n * shape.d // 128), s)
-        self.launch(self.forward_module, f"scan_carry_{shape.name}", grid, 128, 0, [params, initial, sums, ends, shape.d, shape.n, seg, segs, stride, back])
+        self.launch(self.forward_module, f"scan_carry_{shape.name}", grid, 128, 0, [params, initial, sums, ends, t, shape.d, shape.n, seg, segs, stride, back])
 
     def forward(self, shape, rows, params, h0, resident=None):
         s, t, _ = rows.shape
@@ -107,7 +107,7 @@ class Scan:
             starts = torch.empty(s, segs, state, device="cuda")
             sums = torch.empty(s, segs, shape.d, device="cuda")
             self.launch(self.forward_module, f"scan_ends_{name}", (blocks, segs - 1, s), threads, shared, [rows, params, starts, sums, t, shape.d, shape.n, lanes, seg, segs])
-            self.carry(shape, s, params, h0, sums, starts, seg, segs, state, 0)
+            self.carry(shape, s, t, params, h0, sums, starts, seg, segs, state, 0)
         self.launch(self.forward_module, f"scan_rows_{name}", (blocks, segs, s), threads, 2 * shared,
                     [rows, params, starts, y, states, t, shape.d, shape.n, lanes, seg, segs, t * shape.d, states.shape[1] * state])
         return y, states
@@ -128,7 +128,7 @@ class Scan:
             starts = torch.empty(s, segs, state, device="cuda")
             sums = torch.empty(s, segs, d, device="cuda")
             self.launch(self.forward_module, f"back_ends_{name}", (wblocks, segs - 1, s), wthreads, shared, [rows, params, gy, starts, sums, t, d, n, lanes, seg, segs, t * d])
-            self.carry(shape, s, params, gh, sums, starts, seg, segs, state, 1)
+            self.carry(shape, s, t, params, gh, sums, starts, seg, segs, state, 1)
         grows, gh0 = torch.empty_like(rows), torch.empty_like(h0)
         mix = torch.empty(blocks, s, t, 2 * r, device="cuda") if shape.selective else h0
         gparams = torch.empty(s * segs, shape.params, device="cuda")

@@ -1,6 +1,9 @@
 //! Launching a kernel on views of candle's storages.
 
-use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView, LaunchConfig, PushKernelArg};
+use candle_core::cuda_backend::cudarc::driver::sys::CUfunction_attribute_enum;
+use candle_core::cuda_backend::cudarc::driver::{
+    CudaSlice, CudaView, CudaViewMut, LaunchConfig, PushKernelArg,
+};
 use candle_core::cuda_backend::{CudaDevice, WrapErr};
 use candle_core::op::BackpropOp;
 use candle_core::{CudaStorage, Layout, Result, Shape, Storage, Tensor, bail};
@@ -62,13 +65,39 @@ pub(crate) fn with_all<const N: usize, R>(
     }
 }
 
+/// A launch with three dimensions of blocks and bytes of shared memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Launch {
+    pub grid: [usize; 3],
+    pub block: [usize; 2],
+    pub shared: usize,
+}
+
+/// What a kernel has of shared memory without asking.
+const SHARED: usize = 48 << 10;
+
 /// Runs a kernel whose arguments are the inputs, the results and the sizes, in this order.
 pub(crate) fn launch(
     device: &CudaDevice,
-    (kernels, name): (&Kernels, &str),
+    kernel: (&Kernels, &str),
     ((bx, by), (tx, ty)): Grid,
     inputs: &[&CudaView<'_, f32>],
     results: &mut [&mut CudaSlice<f32>],
+    sizes: &[usize],
+) -> Result<()> {
+    let mut views: Vec<_> = results.iter_mut().map(|x| x.slice_mut(..)).collect();
+    let mut results: Vec<_> = views.iter_mut().collect();
+    let grid = Launch { grid: [bx, by, 1], block: [tx, ty], shared: 0 };
+    launch_on(device, kernel, grid, inputs, &mut results, sizes)
+}
+
+/// The same into parts of results.
+pub(crate) fn launch_on(
+    device: &CudaDevice,
+    (kernels, name): (&Kernels, &str),
+    Launch { grid, block, shared }: Launch,
+    inputs: &[&CudaView<'_, f32>],
+    results: &mut [&mut CudaViewMut<'_, f32>],
     sizes: &[usize],
 ) -> Result<()> {
     let longest = inputs.iter().map(|x| x.len()).chain(results.iter().map(|x| x.len())).max().unwrap_or(0);
@@ -79,12 +108,19 @@ pub(crate) fn launch(
     if longest > i32::MAX as usize {
         bail!("kernel {name}: expected tensors of fewer than 2³¹ numbers, got {longest}");
     }
+    if grid[1].max(grid[2]) > 65_535 {
+        bail!("kernel {name}: expected at most 65,535 segments and streams, got {grid:?}");
+    }
     let config = LaunchConfig {
-        grid_dim: (bx as u32, by as u32, 1),
-        block_dim: (tx as u32, ty as u32, 1),
-        shared_mem_bytes: 0,
+        grid_dim: (grid[0] as u32, grid[1] as u32, grid[2] as u32),
+        block_dim: (block[0] as u32, block[1] as u32, 1),
+        shared_mem_bytes: shared as u32,
     };
     let function = device.get_or_load_custom_func(name, kernels.name, kernels.ptx)?;
+    if shared > SHARED {
+        let most = CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        function.set_attribute(most, shared as i32).w()?;
+    }
     let mut args = function.builder();
     inputs.iter().for_each(|x| {
         args.arg(*x);

@@ -1,29 +1,107 @@
-//! The scan.
+//! The scan, split over length: see `kernels/scan.cuh` for what each kernel does.
 
-use candle_core::cuda_backend::CudaDevice;
-use candle_core::cuda_backend::cudarc::driver::CudaView;
-use candle_core::{CudaStorage, Result, Tensor, bail};
+use candle_core::cuda_backend::cudarc::driver::sys::CUdevice_attribute;
+use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView};
+use candle_core::cuda_backend::{CudaDevice, WrapErr};
+use candle_core::{CudaStorage, Result, Tensor};
 
 use super::super::scan::ScanShape;
-use super::call::{Grid, Kernels, each, kernels, launch, room, storage, tensor};
+use super::call::{Kernels, Launch, each, kernels, launch, launch_on, room, storage, tensor};
 use super::linear::sum;
 use super::with_all;
 
-const KERNELS: Kernels = kernels!("scan");
+const FORWARD: Kernels = kernels!("scan_forward");
+const BACKWARD: Kernels = kernels!("scan_backward");
 
-/// Threads of a block, as in the kernel.
-const THREADS: usize = 256;
+/// Rows whose B and C a block stages together, twice.
+const STAGED: usize = 16;
+/// Rows of a segment, at least: shorter ones cost more than they fill.
+const LEAST: usize = 64;
+/// Blocks of 128 threads that a multiprocessor holds, by the kernels' registers.
+const RESIDENT: usize = 3;
+/// What a block may have of shared memory: four of them on a multiprocessor.
+const SHARED: usize = 48 << 10;
 
-/// (kernel, lanes a channel, grid).
-fn plan(shape: ScanShape, pass: &str, streams: usize) -> Result<(String, usize, Grid)> {
-    if shape.n > 64 {
-        bail!("scan on the GPU: expected at most 64 states a channel, got {}", shape.n);
+/// Rows from one saved state to the next.
+pub fn chunk(shape: ScanShape) -> usize {
+    if shape.selective { 16 } else { 32 }
+}
+
+/// How the rows of a call are cut: the segments of all streams and channels fill the chip once.
+#[derive(Clone, Copy, Debug)]
+struct Cut {
+    rows: usize,
+    segments: usize,
+}
+
+impl Cut {
+    /// For `blocks` blocks a segment, `resident` of which a multiprocessor holds.
+    fn new(multiprocessors: usize, shape: ScanShape, t: usize, (blocks, resident): (usize, usize)) -> Self {
+        let wanted = (multiprocessors * resident / blocks).clamp(1, t.div_ceil(LEAST));
+        let rows = t.div_ceil(wanted).next_multiple_of(chunk(shape));
+        Self { rows, segments: t.div_ceil(rows) }
     }
-    let lanes = shape.n.next_power_of_two().min(32);
+}
+
+/// Kernels that walk rows with K states a lane, `channels` channels a lane.
+struct Walk {
+    name: String,
+    lanes: usize,
+    blocks: usize,
+    threads: usize,
+    /// Bytes of staged B or C.
+    staged: usize,
+}
+
+impl Walk {
+    fn new(shape: ScanShape) -> Self {
+        let k = match (shape.complex, shape.selective) {
+            (true, _) => 8,
+            (false, true) if shape.n <= 4 => 4,
+            (false, _) => 16,
+        };
+        let lanes = shape.n.div_ceil(k).next_power_of_two();
+        let two = k == 16 && lanes == 1 && shape.selective && shape.d.is_multiple_of(64);
+        let of_warp = 32 / lanes * if two { 2 } else { 1 };
+        let warps = shape.d.div_ceil(of_warp).min(4);
+        let name = format!("{}_{k}{}", variant(shape), if two { "x2" } else { "" });
+        let numbers = if shape.complex { 2 } else { 1 };
+        let staged = 2 * STAGED * k * lanes * numbers * size_of::<f32>();
+        Self { name, lanes, blocks: shape.d.div_ceil(of_warp * warps), threads: 32 * warps, staged }
+    }
+
+    fn launch(&self, segments: usize, streams: usize, parts: usize) -> Launch {
+        Launch {
+            grid: [self.blocks, segments, streams],
+            block: [self.threads, 1],
+            shared: parts * self.staged,
+        }
+    }
+}
+
+fn variant(shape: ScanShape) -> String {
     let numbers = if shape.complex { "complex" } else { "real" };
-    let dynamics = if shape.selective { "selective" } else { "invariant" };
-    let name = format!("scan_{pass}_{numbers}_{dynamics}_{}", shape.n.div_ceil(32));
-    Ok((name, lanes, ((shape.d.div_ceil(THREADS / lanes), streams), (THREADS, 1))))
+    format!("{numbers}_{}", if shape.selective { "selective" } else { "invariant" })
+}
+
+fn multiprocessors(device: &CudaDevice) -> Result<usize> {
+    let count = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
+    Ok(device.cuda_stream().context().attribute(count).w()?.max(1) as usize)
+}
+
+/// The states in which segments begin, from their own last states in `ends`.
+fn carry(
+    device: &CudaDevice,
+    shape: ScanShape,
+    (params, initial, sums): (&CudaView<'_, f32>, &CudaView<'_, f32>, &CudaView<'_, f32>),
+    ends: &mut CudaSlice<f32>,
+    (streams, t, cut, stride, back): (usize, usize, Cut, usize, bool),
+) -> Result<()> {
+    let name = format!("scan_carry_{}", variant(shape));
+    let grid = Launch { grid: [(shape.n * shape.d).div_ceil(128), streams, 1], block: [128, 1], shared: 0 };
+    let sizes = [t, shape.d, shape.n, cut.rows, cut.segments, stride, usize::from(back)];
+    let results = &mut [&mut ends.slice_mut(..)];
+    launch_on(device, (&FORWARD, &name), grid, &[params, initial, sums], results, &sizes)
 }
 
 /// The flat result of `t` rows a stream.
@@ -31,32 +109,100 @@ pub fn forward(
     device: &CudaDevice,
     shape: ScanShape,
     [rows, params, h0]: [&CudaView<'_, f32>; 3],
-    (streams, t, result_len): (usize, usize, usize),
+    (streams, t): (usize, usize),
 ) -> Result<CudaStorage> {
-    let (name, lanes, grid) = plan(shape, "forward", streams)?;
-    let mut out = room(device, streams * result_len)?;
-    let sizes = [t, shape.d, shape.n, lanes];
-    launch(device, (&KERNELS, &name), grid, &[rows, params, h0], &mut [&mut out], &sizes)?;
+    let (walk, state) = (Walk::new(shape), shape.state_rows() * shape.d);
+    let cut = Cut::new(multiprocessors(device)?, shape, t, (walk.blocks * streams, RESIDENT));
+    let sizes = [t, shape.d, shape.n, walk.lanes, cut.rows, cut.segments];
+    let mut starts = None;
+    if cut.segments > 1 {
+        let mut ends = room(device, streams * cut.segments * state)?;
+        let mut sums = room(device, streams * cut.segments * shape.d)?;
+        let grid = walk.launch(cut.segments - 1, streams, 1);
+        let results = &mut [&mut ends.slice_mut(..), &mut sums.slice_mut(..)];
+        launch_on(
+            device,
+            (&FORWARD, &format!("scan_ends_{}", walk.name)),
+            grid,
+            &[rows, params],
+            results,
+            &sizes,
+        )?;
+        carry(device, shape, (params, h0, &sums.slice(..)), &mut ends, (streams, t, cut, state, false))?;
+        starts = Some(ends);
+    }
+    let result = shape.result_len(t, chunk(shape));
+    let mut out = room(device, streams * result)?;
+    let (mut y, mut states) = out.split_at_mut(t * shape.d);
+    let begin = starts.as_ref().map_or_else(|| h0.slice(..), |starts| starts.slice(..));
+    let grid = walk.launch(cut.segments, streams, 2);
+    let sizes = [sizes.as_slice(), &[result, result]].concat();
+    let name = format!("scan_rows_{}", walk.name);
+    launch_on(device, (&FORWARD, &name), grid, &[rows, params, &begin], &mut [&mut y, &mut states], &sizes)?;
     Ok(storage(out, device))
+}
+
+/// Threads of a block of `back_rows` and its shared memory: columns of states, B and C of a chunk, their gradients by warp.
+fn back_block(shape: ScanShape) -> (usize, usize) {
+    let r = shape.state_rows();
+    let bytes = |threads: usize| {
+        let (tables, staged) = if shape.selective { (2, r * (2 * (16 + 4) + threads)) } else { (4, 0) };
+        size_of::<f32>() * (tables * r * threads + staged)
+    };
+    let threads = [128, 64, 32].into_iter().find(|threads| bytes(*threads) <= SHARED).unwrap_or(32);
+    let threads = threads.min(shape.d.next_multiple_of(32));
+    (threads, bytes(threads))
 }
 
 /// Gradients of rows, params and h₀ from (rows, params, h₀, result, its gradient).
 pub fn backward(shape: ScanShape, given: [&Tensor; 5], (streams, t): (usize, usize)) -> Result<[Tensor; 3]> {
-    let (name, lanes, grid) = plan(shape, "backward", streams)?;
-    let blocks = grid.0.0;
-    let count = if shape.selective { streams * t * 2 * shape.state_rows() } else { 0 };
+    let (d, n, r) = (shape.d, shape.n, shape.state_rows());
+    let (threads, shared) = back_block(shape);
+    let (walk, blocks, state, result) =
+        (Walk::new(shape), d.div_ceil(threads), r * d, shape.result_len(t, chunk(shape)));
     with_all(given, |device, [rows, params, h0, flat, grad]| {
-        let mut grows = room(device, rows.len())?;
+        let resident = if shape.complex || !shape.selective { 2 } else { RESIDENT } * 128 / threads;
+        let cut = Cut::new(multiprocessors(device)?, shape, t, (blocks * streams, resident));
+        let mut starts = room(device, streams * cut.segments * state)?;
+        let mut sums = room(device, streams * cut.segments * d)?;
+        if cut.segments > 1 {
+            let sizes = [t, d, n, walk.lanes, cut.rows, cut.segments, result];
+            let grid = walk.launch(cut.segments - 1, streams, 1);
+            let results = &mut [&mut starts.slice_mut(..), &mut sums.slice_mut(..)];
+            let name = format!("back_ends_{}", walk.name);
+            launch_on(device, (&FORWARD, &name), grid, &[&rows, &params, &grad], results, &sizes)?;
+        }
+        let end = grad.slice(t * d..);
+        carry(device, shape, (&params, &end, &sums.slice(..)), &mut starts, (streams, t, cut, result, true))?;
+
+        let count = if shape.selective { streams * t * 2 * r } else { 0 };
+        let (mut grows, mut gh0) = (room(device, rows.len())?, room(device, h0.len())?);
         let mut mix = room(device, (blocks * count).max(1))?;
-        let mut gparams = room(device, streams * params.len())?;
-        let mut gh0 = room(device, h0.len())?;
-        let results = &mut [&mut grows, &mut mix, &mut gparams, &mut gh0];
-        let inputs = [&rows, &params, &h0, &flat, &grad];
-        launch(device, (&KERNELS, &name), grid, &inputs, results, &[t, shape.d, shape.n, lanes])?;
+        let mut gparams = room(device, streams * cut.segments * params.len())?;
+        let inputs = [&rows, &params, &h0, &flat.slice(t * d..), &grad, &starts.slice(..)];
+        let sizes = [t, d, n, cut.rows, cut.segments, result, result];
+        let grid = Launch { grid: [blocks, cut.segments, streams], block: [threads, 1], shared };
+        let [mut a, mut b, mut c, mut e] =
+            [&mut grows, &mut mix, &mut gparams, &mut gh0].map(|x| x.slice_mut(..));
+        let results = &mut [&mut a, &mut b, &mut c, &mut e];
+        launch_on(
+            device,
+            (&BACKWARD, &format!("back_rows_{}", variant(shape))),
+            grid,
+            &inputs,
+            results,
+            &sizes,
+        )?;
         if shape.selective {
-            let sizes = [count, shape.d, shape.state_rows(), blocks];
-            let (mix, results) = (mix.slice(..), &mut [&mut grows]);
-            launch(device, (&KERNELS, "scan_mix"), each(count), &[&mix], results, &sizes)?;
+            let results = &mut [&mut grows];
+            launch(
+                device,
+                (&BACKWARD, "scan_mix"),
+                each(count),
+                &[&mix.slice(..)],
+                results,
+                &[count, d, r, blocks],
+            )?;
         }
         let gparams = sum(device, &gparams.slice(..), params.len())?;
         let [rows, params, h0] = [given[0], given[1], given[2]].map(Tensor::shape);

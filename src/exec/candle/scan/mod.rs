@@ -10,7 +10,7 @@
 //! | h₀ | `[S, R, d]` | `[S, R, d]` |
 //!
 //! R is N for real A; for complex A 2N: N real rows, then N imaginary rows. The result is `[S, T·d + R·d + K·R·d]`: y, the
-//! final state and the states before every chunk of 64 rows but the first. Backward recomputes h inside a chunk from
+//! final state and the states before every chunk of 64 rows (on a GPU: 16, or 32) but the first. Backward recomputes h inside a chunk from
 //! these, so no `[S, T, R, d]` tensor is ever stored; it gives the gradients of rows, params and h₀ from those of y and of
 //! the final state.
 
@@ -67,8 +67,9 @@ impl ScanShape {
         self.state_rows() * self.d
     }
 
-    fn result_len(&self, rows: usize) -> usize {
-        rows * self.d + (1 + rows.saturating_sub(1) / CHUNK) * self.state_len()
+    /// Numbers of a stream's flat result, with a state saved every `chunk` rows.
+    pub(super) fn result_len(&self, rows: usize, chunk: usize) -> usize {
+        rows * self.d + (1 + rows.saturating_sub(1) / chunk) * self.state_len()
     }
 }
 
@@ -136,7 +137,7 @@ impl CustomOp3 for ScanOp {
             let out = vectorised(#[inline(always)] || passes::forward(self.0, t, rows, params, h0));
             T::storage(out)
         });
-        Ok((storage, (s, self.0.result_len(t)).into()))
+        Ok((storage, (s, self.0.result_len(t, CHUNK)).into()))
     }
 
     #[cfg(feature = "train-cuda")]
@@ -150,9 +151,9 @@ impl CustomOp3 for ScanOp {
         h0_layout: &Layout,
     ) -> Result<(candle_core::CudaStorage, Shape)> {
         let (s, t) = self.check(rows_layout.shape(), params_layout.shape(), h0_layout.shape())?;
-        let len = self.0.result_len(t);
+        let len = self.0.result_len(t, cuda::scan::chunk(self.0));
         let given = [&view(rows, rows_layout)?, &view(params, params_layout)?, &view(h0, h0_layout)?];
-        Ok((cuda::scan::forward(&rows.device, self.0, given, (s, t, len))?, (s, len).into()))
+        Ok((cuda::scan::forward(&rows.device, self.0, given, (s, t))?, (s, len).into()))
     }
 
     fn bwd(

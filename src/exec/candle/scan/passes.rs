@@ -72,7 +72,7 @@ fn product<T: Real>(x: &mut [T], dt: &[T], u: &[T]) {
 #[inline(always)]
 pub(super) fn forward<T: Real>(shape: ScanShape, t: usize, rows: &[T], params: &[T], h0: &[T]) -> Vec<T> {
     let (d, state) = (shape.d, shape.state_len());
-    let result_len = shape.result_len(t);
+    let result_len = shape.result_len(t, CHUNK);
     let mut out = vec![T::zero(); h0.len() / state * result_len];
     let per_stream = rows.chunks_exact(t * shape.row_width()).zip(h0.chunks_exact(state));
     for ((rows, h0), out) in per_stream.zip(out.chunks_exact_mut(result_len)) {
@@ -130,7 +130,7 @@ pub(super) fn backward<T: Real>(
     t: usize,
     [rows, params, h0, flat, grad]: [&[T]; 5],
 ) -> Grads<T> {
-    let (d, state, result_len) = (shape.d, shape.state_len(), shape.result_len(t));
+    let (d, state, result_len) = (shape.d, shape.state_len(), shape.result_len(t, CHUNK));
     let zeros = |n: usize| vec![T::zero(); n];
     let mut grads = Grads { rows: zeros(rows.len()), params: zeros(params.len()), h0: zeros(h0.len()) };
     let row_len = t * shape.row_width();
