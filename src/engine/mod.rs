@@ -22,6 +22,14 @@
 //! assert_eq!((clean.rate(), clean.frames(), clean.channel_count()), (noisy.rate(), 5_000, 2));
 //! # Ok::<(), cascabel::Error>(())
 //! ```
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_types,
+    clippy::disallowed_methods
+)]
 
 pub mod bundled;
 pub mod process;

@@ -1,5 +1,4 @@
 //! The SIMD executor against the f64 reference; cuts, streams and instruction sets bit for bit.
-#![allow(clippy::indexing_slicing, reason = "tests may panic")]
 #![cfg_attr(target_arch = "aarch64", allow(unused_imports, dead_code, reason = "NEON runs itself there"))]
 
 use super::lanes::{Lanes, Math};
