@@ -5,6 +5,7 @@ pub mod cli;
 pub mod engine;
 pub mod error;
 pub mod exec;
+pub mod guard;
 pub mod model;
 pub mod plan;
 pub mod train;

@@ -52,6 +52,20 @@ fn sounds_that_are_none() {
     }
 }
 
+/// With overflow checks, which a release build does without.
+#[cfg(debug_assertions)]
+#[test]
+fn a_panic_in_a_decoder_is_one_line() {
+    let folder = Folder::new();
+    let caf = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/chirp.caf");
+    // In the description, bytes of a packet at byte 36: symphonia counts their bits in 32 bits.
+    let mut bytes = std::fs::read(caf).unwrap();
+    bytes[36] = 255;
+    folder.write("in.caf", &bytes);
+    let parts = ["in.caf: expected a sound file, got one that is damaged"];
+    refused(&folder, "process in.caf -o out.wav", &parts);
+}
+
 #[test]
 fn outputs_that_cannot_be_written() {
     let folder = Folder::new();
