@@ -7,7 +7,7 @@ use super::portable::Portable;
 use super::{Cpu, Isa};
 use crate::Result;
 use crate::exec::reference::Reference;
-use crate::exec::testing::{Case, flat, max_norm, random_cuts, run, single_ops, tiered, within};
+use crate::exec::testing::{Case, built, flat, max_norm, random_cuts, run, single_ops, tiered, within};
 use crate::exec::{Executor, Feed, Limits, State};
 use crate::plan::Draws;
 
@@ -23,7 +23,7 @@ fn same(a: &(Vec<f32>, State), b: &(Vec<f32>, State)) -> bool {
 }
 
 fn models() -> Result<Vec<Case>> {
-    Ok(vec![tiered()?, flat()?])
+    Ok(built()?.into_iter().chain([tiered()?, flat()?]).collect())
 }
 
 /// Output and final state of a case against f64.
