@@ -89,7 +89,7 @@ fn an_untrained_filter_with_an_open_mask_is_a_delay_of_its_latency() {
 
 #[test]
 fn dynamics_norms_and_biases_do_not_decay_and_matrices_do() {
-    let still = ["A_log", "D", "A_imag", "log_dt", "bias"];
+    let still = ["A_log", "A_imag", "C", "D", "log_dt", "bias"];
     let plans = crate::exec::testing::built().unwrap().into_iter().map(|case| case.plan);
     let language =
         r#"{"kind": "language", "vocabulary": 9, "d_model": 8, "layers": 1, "mamba": {"complex": true}}"#;
