@@ -96,7 +96,11 @@ fn bench_tells_times_and_the_machines_floors() {
     assert_eq!(rows.iter().map(|r| r["rows"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 16, 64, 512]);
     assert!(rows.iter().all(|r| r["us_per_row"].as_f64().unwrap() > 0.0));
     assert!(rows.iter().all(|r| r["share_of_floor"].as_f64().unwrap() > 0.0));
-    assert!(folder.run(line).ok().text().contains("G scan elements/s"));
+    let us = |i: usize| rows[i]["us_per_row"].as_f64().unwrap();
+    let ratio = document["models"][0]["long_over_single"].as_f64().unwrap();
+    assert!((ratio - us(0) / us(3)).abs() < 1e-9 * ratio, "{ratio}");
+    let page = folder.run(line).ok().text();
+    assert!(page.contains("G scan elements/s") && page.contains("T = 512 over T = 1: "), "{page}");
     folder.run("bench --seconds 0").refused(2, &["--seconds: expected above 0"]);
 }
 
