@@ -85,7 +85,8 @@ fn a_run_that_was_killed_goes_on_from_its_checkpoint() {
     assert!((1..200).contains(&told), "{told} steps");
     // Of a kill in the middle of a line, and of steps that no checkpoint knows.
     let log = folder.bytes("killed/small.log.jsonl");
-    folder.write("killed/small.log.jsonl", &[&log[..], b"{\"event\":\"step\",\"step\":199}\n{\"eve"].concat());
+    folder
+        .write("killed/small.log.jsonl", &[&log[..], b"{\"event\":\"step\",\"step\":199}\n{\"eve"].concat());
 
     train(&folder, "--out killed --resume");
     assert!(weights(&folder, "whole") == weights(&folder, "killed"), "the resumed run went another way");
