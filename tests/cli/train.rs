@@ -47,6 +47,8 @@ fn a_run_that_was_cut_ends_as_one_that_was_not() {
     assert!(weights(&folder, "whole") == weights(&folder, "cut"), "the resumed run went another way");
     assert_eq!(logged(&folder, "cut", "step"), [0, 1, 2, 3, 4, 5]);
     assert_eq!(logged(&folder, "whole", "valid"), [3, 6]);
+    let model = cascabel::model::Model::load(folder.path("whole/small.safetensors")).unwrap();
+    assert_eq!(model.card.commit, option_env!("CASCABEL_COMMIT").unwrap_or(""), "the program's commit");
     for end in [".checkpoint.safetensors", ".log.jsonl", ".loss.png"] {
         assert!(folder.path(&format!("whole/small{end}")).exists(), "{end}");
     }
