@@ -6,5 +6,8 @@ mod bad_input;
 mod process;
 #[path = "cli/support.rs"]
 mod support;
+#[cfg(feature = "train")]
+#[path = "cli/train.rs"]
+mod train;
 #[path = "cli/verbs.rs"]
 mod verbs;

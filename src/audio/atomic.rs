@@ -30,6 +30,19 @@ pub fn write_whole<T>(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<T
     Ok(done)
 }
 
+/// Refuses a name that is no folder's and cannot become one because a file stands in its way. Makes nothing: a folder is made when
+/// there is something to put into it.
+pub fn could_be_folder(path: &Path) -> Result<()> {
+    let plain: PathBuf = path.components().collect();
+    match plain.ancestors().find(|part| part.exists()) {
+        Some(part) if !part.is_dir() => {
+            let what = path.display().to_string();
+            Err(Error::input(what, "the name of a folder", format!("a file, {}", part.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The file that `path` means: links are followed, so that the link stays; a folder is refused.
 fn resolve(path: &Path) -> Result<PathBuf> {
     if path.is_dir() {

@@ -4,8 +4,8 @@
 use super::sound::Sound;
 use super::units::SampleRate;
 use crate::error::{Error, Result};
+use crate::guard::guarded;
 use std::io::ErrorKind;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use symphonia::core::audio::GenericAudioBufferRef;
 use symphonia::core::codecs::audio::well_known::CODEC_ID_FLAC;
 use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
@@ -27,8 +27,8 @@ const CUT_SHORT: &str = "the end of the file: it is truncated or damaged";
 /// Damaged files have made symphonia's arithmetic panic; that too becomes an error here, so that one bad file among
 /// many does not end the others.
 pub fn decode(source: Box<dyn MediaSource>, name: &str) -> Result<Sound> {
-    let guarded = AssertUnwindSafe(|| Decoding::open(source, name)?.run());
-    catch_unwind(guarded).unwrap_or_else(|_| Err(Error::input(name, "a sound file", "one that is damaged")))
+    guarded(|| Decoding::open(source, name)?.run())
+        .unwrap_or_else(|| Err(Error::input(name, "a sound file", "one that is damaged")))
 }
 
 /// One source on its way to a sound.

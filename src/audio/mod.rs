@@ -32,7 +32,7 @@ pub mod stft;
 mod units;
 mod write;
 
-pub use atomic::write_whole;
+pub use atomic::{could_be_folder, write_whole};
 pub use read::{read_bytes, read_path, read_stream};
 pub use resample::{resample, resample_delay, resample_to_length};
 pub use sound::Sound;

@@ -51,6 +51,8 @@ struct Figures {
     weight_bytes: usize,
     read_gb_per_s: f64,
     rows: Vec<Timing>,
+    /// How many times the rows a second of one row a call the longest calls reach: T = 512 over T = 1.
+    long_over_single: f64,
     /// Microseconds of each kind of op in a call of one row.
     ops: Vec<(String, f64)>,
 }
@@ -143,8 +145,11 @@ fn measure(name: &str, plan: &Plan, weights: &Weights, floors: &Floors, seconds:
             ops = shares(plan, &cpu.time_steps(rows, 20, 20));
         }
     }
+    let us = |timing: Option<&Timing>| timing.map_or(f64::NAN, |timing| timing.us_per_row);
+    let long_over_single = us(timings.first()) / us(timings.last());
     let (parameters, read_gb_per_s) = (plan.param_count(), work.read_gb_per_s);
-    Figures { model: name.into(), parameters, weight_bytes, read_gb_per_s, rows: timings, ops }
+    let model = name.into();
+    Figures { model, parameters, weight_bytes, read_gb_per_s, rows: timings, long_over_single, ops }
 }
 
 /// Seconds of each call of `rows` rows, for `seconds` in all, at least five.
@@ -214,6 +219,7 @@ fn page(document: &Document) -> String {
                 100.0 * t.share_of_floor
             );
         }
+        text += &format!("  T = 512 over T = 1: {:.2} times the rows a second\n", figures.long_over_single);
         let all: f64 = figures.ops.iter().map(|(_, us)| us).sum();
         for (name, us) in &figures.ops {
             text += &format!("    {name:<32} {us:>9.3} µs {:>5.1}%\n", 100.0 * us / all);

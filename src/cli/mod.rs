@@ -24,6 +24,7 @@ mod train;
 use clap::Parser;
 
 use crate::Result;
+use crate::guard::is_guarded;
 use exit::Tally;
 
 /// The version of every `--json` document.
@@ -49,8 +50,14 @@ enum Verb {
     Completions(completions::Args),
 }
 
-/// Runs the program with the process's arguments.
+/// Runs the program with the process's arguments. A panic that will be told as an error is not told twice.
 pub fn main() -> std::process::ExitCode {
+    let former = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !is_guarded() {
+            former(panic)
+        }
+    }));
     match Arguments::try_parse() {
         Ok(arguments) => exit::code(run(arguments.verb)),
         Err(error) => exit::usage(&error),

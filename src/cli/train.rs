@@ -81,6 +81,9 @@ fn show(bar: &ProgressBar, event: &Event) {
             clean_seconds / 3600.0,
             noise_seconds / 3600.0
         )),
+        Event::Recipe { step, was, now } => Some(format!(
+            "step {step}: the recipe is not the checkpoint's (first `{now}`, there `{was}`); going on with the new one"
+        )),
         Event::Valid { step, figures } => Some(format!(
             "step {step}: validation loss {:.4}, SI-SDR {:.2} dB (noisy {:.2} dB)",
             figures.loss, figures.si_sdr, figures.noisy_si_sdr

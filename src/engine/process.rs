@@ -21,14 +21,19 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::open;
 use crate::audio::{SampleRate, Sound, resample, resample_to_length};
 use crate::exec::cpu::Cpu;
-use crate::exec::{Executor, Feed, Limits, Rows, State};
+use crate::exec::{Executor, Feed, Limits, Rows};
 use crate::model::{Config, Model};
 use crate::{Error, Result};
 
 /// Rows that the executor runs at once, and frames between two looks at the stop flag.
 const ROWS: usize = 1_024;
+
+fn limits(max_streams: usize) -> Limits {
+    Limits { max_rows: ROWS, max_streams }
+}
 
 /// What becomes of several channels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -64,7 +69,6 @@ pub struct Processor<'m> {
     rate: SampleRate,
     /// Channels of the model.
     width: usize,
-    settled: Option<State>,
     cpu: Cpu,
     stop: Option<Arc<AtomicBool>>,
 }
@@ -82,12 +86,8 @@ impl<'m> Processor<'m> {
             let got = format!("one of {}", config.channels);
             return Err(Error::input("linked channels", "a model of one channel", got));
         }
-        let settled = match &model.settled {
-            Some(slots) => Some(State::new(&model.plan, 0, slots.clone())?),
-            None => None,
-        };
-        let (rate, cpu) = (SampleRate::new(config.rate)?, open(model, 1, settled.as_ref())?);
-        Ok(Self { model, options, rate, width: config.channels, settled, cpu, stop: None })
+        let (rate, cpu) = (SampleRate::new(config.rate)?, open(model, limits(1))?);
+        Ok(Self { model, options, rate, width: config.channels, cpu, stop: None })
     }
 
     /// Makes [`process`](Self::process) return [`Error::Stopped`] soon after the flag is set.
@@ -129,7 +129,7 @@ impl<'m> Processor<'m> {
         }
         let streams = channels.len() / width;
         if self.cpu.limits().max_streams < streams {
-            self.cpu = open(self.model, streams, self.settled.as_ref())?;
+            self.cpu = open(self.model, limits(streams))?;
         }
         (0..streams).for_each(|stream| self.cpu.reset(stream));
         let frames = channels.first().map_or(0, Vec::len);
@@ -157,15 +157,6 @@ impl<'m> Processor<'m> {
         }
         Ok(out)
     }
-}
-
-/// An executor for so many streams, each beginning in the settled state.
-fn open(model: &Model, max_streams: usize, settled: Option<&State>) -> Result<Cpu> {
-    let mut cpu = Cpu::open(&model.plan, &model.weights, Limits { max_rows: ROWS, max_streams });
-    if let Some(state) = settled {
-        cpu.set_initial(state)?;
-    }
-    Ok(cpu)
 }
 
 /// The mean of the channels.

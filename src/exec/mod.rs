@@ -28,7 +28,8 @@ use crate::plan::Plan;
 /// Values of a scan's state below this size are 0 by definition, on every executor: no denormal number is ever carried.
 pub const TINY: f32 = f32::from_bits(27 << 23); // 2⁻¹⁰⁰
 
-/// Runs a plan over rows of streams. Opening may allocate; `advance` and `reset` do not.
+/// Runs a plan over rows of streams. On [`cpu`] opening allocates, and `advance` and `reset` do not; the [`mod@reference`] allocates as it
+/// goes.
 pub trait Executor {
     /// The plan it runs.
     fn plan(&self) -> &Plan;
@@ -37,8 +38,8 @@ pub trait Executor {
     fn limits(&self) -> Limits;
 
     /// Takes `feeds[i].rows` rows for stream `feeds[i].stream`, one feed after the other in `input`, and writes as many rows
-    /// of the plan's output in the same order. More than `max_rows` are cut inside. Does not allocate, lock or panic; on
-    /// misuse nothing has moved.
+    /// of the plan's output in the same order. More than `max_rows` are cut inside. On misuse nothing has moved. On [`cpu`]
+    /// it does not allocate, lock or panic.
     fn advance(&mut self, feeds: &[Feed], input: Rows<'_>, output: &mut [f32]) -> Result<(), Misuse>;
 
     /// Input rows that a stream has consumed since its state began.

@@ -1,4 +1,12 @@
 //! Which rows of which streams a call advances, tier by tier.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_types,
+    clippy::disallowed_methods
+)]
 
 use crate::Error;
 use crate::plan::{Plan, Tier, ValueId};

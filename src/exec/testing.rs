@@ -1,6 +1,7 @@
 //! What every executor is tested on: plans that use each op in each of its forms, random signals, random cuts.
 
 use super::{Executor, Feed, Rows, State};
+use crate::model::Config;
 use crate::plan::{Act, Draws, Init, Input, NormKind, Plan, PlanBuilder, Rule, View, Weights};
 use crate::{Error, Result};
 
@@ -180,6 +181,39 @@ pub fn flat() -> Result<Case> {
     let x = b.norm("norm_f", x, NormKind::Rms, 1e-5)?;
     let y = b.linear("head", x, 40, false, Act::None)?;
     case("flat", b, y)
+}
+
+/// Models as their configurations build them: a flat generator; one of three tiers, S4D around Mamba, and a filter with older rows
+/// and complex masks, both of period 16.
+pub fn built() -> Result<Vec<Case>> {
+    let configs = [
+        (
+            "flat generator",
+            r#"{"kind": "generator", "rate": 16000, "vocabulary": 32, "tied": true, "tiers": [
+                {"d_model": 12, "blocks": 2, "mixer": {"kind": "mamba", "d_state": 4}, "norm": "rms"}]}"#,
+        ),
+        (
+            "tiered generator",
+            r#"{"kind": "generator", "rate": 16000, "vocabulary": 32, "tiers": [
+                {"d_model": 8, "blocks": 1, "mixer": {"kind": "s4d", "d_state": 4}, "feed_forward": 2},
+                {"d_model": 12, "blocks": 1, "pool": 4, "shift": 2, "mixer": {"kind": "s4d", "d_state": 3, "rule": "bilinear"}},
+                {"d_model": 20, "blocks": 2, "pool": 4, "shift": 2, "mixer": {"kind": "mamba", "d_state": 4}}]}"#,
+        ),
+        (
+            "filter",
+            r#"{"kind": "filter", "rate": 16000, "hop": 4, "window": 24, "basis_window": 8, "lookahead": 3, "mask": "tanh",
+                "taps": [0, 1, 3], "quadrature": true, "features": 20, "features_act": "gelu", "tiers": [
+                {"d_model": 12, "blocks": 1, "mixer": {"kind": "s4d", "d_state": 4}},
+                {"d_model": 16, "blocks": 1, "pool": 4, "mixer": {"kind": "mamba", "d_state": 3, "complex": true}}]}"#,
+        ),
+    ];
+    let case = |(name, text): (&str, &str)| {
+        let config = serde_json::from_str::<Config>(text);
+        let plan = config.map_err(|e| Error::input(name, "a configuration", e.to_string()))?.plan()?;
+        let weights = Weights::random(&plan, 7);
+        Ok(Case { name: name.into(), plan, weights, steps: None })
+    };
+    configs.into_iter().map(case).collect()
 }
 
 /// Random input for a plan.

@@ -37,7 +37,7 @@ use super::{Config, tensors};
 use crate::plan::{Plan, Weights};
 use crate::{Error, Result};
 
-/// The format written; files of this version and older are read.
+/// The format written, and the only one read.
 pub const FORMAT_VERSION: u32 = 1;
 const KEY: &str = "cascabel";
 const SETTLED: &str = "settled.";
@@ -114,7 +114,8 @@ impl Document {
         };
         let Version { format_version } = serde_json::from_str(text).map_err(wrong)?;
         if format_version != FORMAT_VERSION {
-            let expected = format!("{FORMAT_VERSION} (a newer file needs a newer cascabel)");
+            let age = if format_version > FORMAT_VERSION { "a newer" } else { "an older" };
+            let expected = format!("{FORMAT_VERSION} ({age} file needs {age} cascabel)");
             return Err(Error::input("format version", expected, format_version.to_string()));
         }
         let document: Self = serde_json::from_str(text).map_err(wrong)?;
@@ -345,6 +346,10 @@ mod tests {
             (
                 spoiled(|t| t.replace("\"format_version\":1", "\"format_version\":2,\"new\":0"), none),
                 "model m: format version: expected 1 (a newer file needs a newer cascabel), got 2",
+            ),
+            (
+                spoiled(|t| t.replace("\"format_version\":1", "\"format_version\":0"), none),
+                "format version: expected 1 (an older file needs an older cascabel), got 0",
             ),
             (spoiled(|t| t.replace("\"card\"", "\"cards\""), none), "unknown field `cards`"),
             (spoiled(|t| t.replace("\"latency\":6", "\"latency\":7"), none), "latency 6, got filter"),

@@ -86,3 +86,20 @@ fn an_untrained_filter_with_an_open_mask_is_a_delay_of_its_latency() {
         assert!((x - y).abs() < 1e-6, "{n}: {x} and {y}");
     }
 }
+
+#[test]
+fn dynamics_norms_and_biases_do_not_decay_and_matrices_do() {
+    let still = ["A_log", "A_imag", "C", "D", "log_dt", "bias"];
+    let plans = crate::exec::testing::built().unwrap().into_iter().map(|case| case.plan);
+    let language =
+        r#"{"kind": "language", "vocabulary": 9, "d_model": 8, "layers": 1, "mamba": {"complex": true}}"#;
+    let language = serde_json::from_str::<Config>(language).unwrap().plan().unwrap();
+    let mut seen = std::collections::BTreeSet::new();
+    for param in plans.chain([language]).flat_map(|plan| plan.params) {
+        let last = param.name.rsplit('.').next().unwrap_or_default();
+        let norm = param.name.ends_with(".weight") && param.name.contains("norm");
+        assert_eq!(param.decay, !norm && !still.contains(&last), "{}", param.name);
+        seen.extend(still.into_iter().find(|name| *name == last));
+    }
+    assert_eq!(seen.len(), still.len(), "{seen:?}");
+}

@@ -129,3 +129,69 @@ impl fmt::Display for PlanCost {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::Result;
+    use crate::plan::{Act, Cost, NormKind, PlanBuilder, Rule, View};
+
+    /// What the ops' pages say, at d = 12 (and m = 5, k = 4, N = 3, rows 6, window 7, shift 2, overlap 3).
+    #[test]
+    fn costs_are_those_that_the_ops_pages_tell() -> Result<()> {
+        let selective = |b: &mut PlanBuilder, x: View, complex: bool| {
+            let (u, dt) = (b.columns(x, 0, 2)?, b.columns(x, 2, 2)?);
+            let n = if complex { 2 } else { 4 };
+            let (bb, cc) = (b.columns(x, 4, 4)?, b.columns(x, 8, 4)?);
+            b.selective_scan("op", [u, dt, bb, cc], n, complex)
+        };
+        type Make<'a> = &'a dyn Fn(&mut PlanBuilder, View) -> Result<View>;
+        let cost = |flop, exp, weight_bytes, state_bytes| Cost { flop, exp, weight_bytes, state_bytes };
+        let table: [(Make<'_>, Cost); 17] = [
+            (&|b, x| b.linear("op", x, 5, true, Act::Tanh), cost(2 * 60 + 5, 5, 4 * 5 * 13, 0)),
+            (&|b, x| b.linear("op", x, 5, false, Act::Relu), cost(2 * 60, 0, 4 * 60, 0)),
+            (&|b, x| b.linear("op", x, 5, true, Act::Glu), cost(2 * 120 + 10, 5, 4 * 10 * 13, 0)),
+            (&|b, x| b.norm("op", x, NormKind::Layer, 1e-5), cost(6 * 12, 0, 8 * 12, 0)),
+            (&|b, x| b.norm("op", x, NormKind::Rms, 1e-5), cost(6 * 12, 0, 4 * 12, 0)),
+            (&|b, x| b.conv("op", x, 4, true, Act::Silu), cost(2 * 48, 12, 4 * 12 * 5, 4 * 12 * 3)),
+            (&|b, x| selective(b, x, false), cost(6 * 8 + 3 * 2, 8, 4 * 2 * 5, 4 * 8)),
+            (&|b, x| selective(b, x, true), cost(20 * 4 + 3 * 2, 12, 4 * 2 * 5, 8 * 4)),
+            (
+                &|b, x| b.invariant_scan("op", x, 3, false, Rule::Zoh),
+                cost(6 * 36 + 24, 0, 4 * 12 * 8, 4 * 36),
+            ),
+            (
+                &|b, x| b.invariant_scan("op", x, 3, true, Rule::Zoh),
+                cost(16 * 36 + 24, 0, 4 * 12 * 14, 8 * 36),
+            ),
+            (&|b, x| b.gate("op", x, x, Act::Silu), cost(12, 12, 0, 0)),
+            (&|b, x| b.activate("op", x, Act::Gelu), cost(0, 12, 0, 0)),
+            (&|b, x| b.add("op", x, x), cost(12, 0, 0, 0)),
+            (&|b, x| b.delay("op", x, 6), cost(0, 0, 0, 4 * 6 * 12)),
+            (
+                &|b, x| {
+                    let x = b.frame("op", x, 4, 7)?;
+                    b.overlap("up", x, 4, 1)
+                },
+                cost(0, 0, 0, 4 * 6 * 12),
+            ),
+            (&|b, x| b.dropout("op", x, 0.5), cost(0, 0, 0, 0)),
+            (
+                &|b, x| {
+                    let x = b.frame("frame", x, 2, 2)?;
+                    b.overlap_add("op", x, 2, 2, 3)
+                },
+                cost(2 * 4, 0, 0, 4 * 4 * 24),
+            ),
+        ];
+        for (i, (make, expected)) in table.into_iter().enumerate() {
+            let mut b = PlanBuilder::new();
+            let x = b.samples(12);
+            let y = make(&mut b, x)?;
+            let plan = b.build(y)?;
+            let cost = plan.cost();
+            let found = cost.ops().find(|(name, ..)| name.starts_with("op")).map(|(_, _, cost)| cost);
+            assert_eq!(found, Some(expected), "line {i}");
+        }
+        Ok(())
+    }
+}

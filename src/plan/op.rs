@@ -3,18 +3,21 @@
 //! | op | rows in → out | state | formula, source |
 //! |---|---|---|---|
 //! | embed | token → d | – | `y = E[token]` |
-//! | linear | d_in → d_out | – | `y = act(W x + b)`; GLU: `(W₁x+b₁)·σ(W₂x+b₂)` (Dauphin et al. 2017) |
-//! | norm | d → d | – | LayerNorm (Ba et al. 2016), RMSNorm (Zhang & Sennrich 2019) |
-//! | conv | d → d | last k−1 rows | `y_t = act(b + Σ_j w_j x_{t−k+1+j})`, depthwise, causal (Mamba, §3.4) |
-//! | scan | d → d | h \[N, d\] | `h ← Ā h + B̄ u`, `y = C h + D u` (S4D, arXiv 2206.11893; Mamba, arXiv 2312.00752) |
+//! | linear | d_in → d_out | – | `y = act(W x + b)`; GLU: `(W₁x+b₁)·σ(W₂x+b₂)` (Dauphin et al. 2017, arXiv 1612.08083, §2) |
+//! | norm | d → d | – | LayerNorm (Ba et al. 2016, arXiv 1607.06450, §3), RMSNorm (Zhang & Sennrich 2019, arXiv 1910.07467, §3) |
+//! | conv | d → d | last k−1 rows | `y_t = act(b + Σ_j w_j x_{t−k+1+j})`, depthwise, causal (Mamba, arXiv 2312.00752, §3.4) |
+//! | scan | d → d | h \[N, d\] | `h ← Ā h + B̄ u`, `y = C h + D u` (S4D, arXiv 2206.11893, §2; Mamba, arXiv 2312.00752, §3.2) |
 //! | gate | d, d → d | – | `y = x · act(z)` |
 //! | activate | d → d | – | `y = act(x)` |
 //! | add | d, d → d | – | `y = a + b` |
-//! | film | d → d | – | `y = x·(1 + s) + t`, (s, t) a view of 2d columns (Perez et al. 2018) |
+//! | film | d → d | – | `y = x·(1 + s) + t`, (s, t) a view of 2d columns (Perez et al. 2018, arXiv 1709.07871, §2.1) |
 //! | delay | d → d | the rows held | `y_t = x_{t−r}` |
 //! | frame | p rows → 1 | last w−1 rows | the last w rows side by side, oldest first |
 //! | overlap | 1 row → p rows | last coarse rows | `y_t = Σ_k z_{⌊t/p⌋−s−k}[t mod p + kp]` |
-//! | dropout | d → d | – | training only: `y = x·m/(1−r)`; identity elsewhere |
+//! | dropout | d → d | – | training only: `y = x·m/(1−r)` (Srivastava et al. 2014, JMLR 15, §4); identity elsewhere |
+//!
+//! Each op's page says what [`Plan::cost`](super::Plan::cost) counts for one row of its output: multiply-adds (two floating-point
+//! operations each), exponentials and the like, bytes of weights read, at four bytes a number, and bytes of state that a stream holds.
 
 use super::{ParamId, StateId, ValueId, View};
 
@@ -26,7 +29,7 @@ pub enum Act {
     None,
     /// `x·σ(x)`.
     Silu,
-    /// `x·Φ(x)` with the error function, as PyTorch's default.
+    /// `x·Φ(x)` with the error function (Hendrycks & Gimpel 2016, arXiv 1606.08415, §2), as PyTorch's default.
     Gelu,
     /// `max(x, 0)`.
     Relu,
@@ -54,9 +57,9 @@ pub enum NormKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Rule {
-    /// Zero-order hold: `Ā = e^{ΔA}`, `B̄ = (Ā − 1)/A`.
+    /// Zero-order hold: `Ā = e^{ΔA}`, `B̄ = (Ā − 1)/A` (S4D, arXiv 2206.11893, §2).
     Zoh,
-    /// Bilinear: `Ā = (1 + ΔA/2)/(1 − ΔA/2)`, `B̄ = Δ/(1 − ΔA/2)`.
+    /// Bilinear: `Ā = (1 + ΔA/2)/(1 − ΔA/2)`, `B̄ = Δ/(1 − ΔA/2)` (the same).
     Bilinear,
 }
 
@@ -64,7 +67,8 @@ pub enum Rule {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dynamics {
     /// Mamba: per row. The op's inputs are (u \[d\], Δ \[d\], B \[N\], C \[N\]); complex B and C are 2N wide, real and
-    /// imaginary parts interleaved. `Ā = e^{ΔA}`, `B̄ = Δ·B` (Euler, not the zero-order hold).
+    /// imaginary parts interleaved. `Ā = e^{ΔA}`, `B̄ = Δ·B` (Euler, not the zero-order hold; arXiv 2312.00752, §3.2,
+    /// algorithm 2).
     Selective,
     /// S4D: fixed. The op's input is (u \[d\]); B = 1.
     Invariant {
@@ -110,11 +114,16 @@ impl Scan {
 #[derive(Clone, Debug, PartialEq, Hash)]
 pub enum OpKind {
     /// Rows of a table, picked by the input's tokens.
+    ///
+    /// No multiply-adds; 4·d bytes of weights.
     Embed {
         /// `[vocabulary, d]`.
         table: ParamId,
     },
     /// A matrix product, its bias and its activation.
+    ///
+    /// m·d_in multiply-adds (m = d_out, 2·d_out for GLU) and m additions of the bias; d_out exponentials, none for ReLU and without an
+    /// activation; 4·m·(d_in + 1) bytes of weights, 4·m·d_in without a bias.
     Linear {
         /// `[d_out, d_in]` (2·d_out rows for GLU).
         weight: ParamId,
@@ -124,6 +133,8 @@ pub enum OpKind {
         act: Act,
     },
     /// LayerNorm or RMSNorm over the row.
+    ///
+    /// 3·d multiply-adds; 8·d bytes of weights, 4·d for RMSNorm.
     Norm {
         /// Which.
         kind: NormKind,
@@ -135,6 +146,9 @@ pub enum OpKind {
         eps_bits: u32,
     },
     /// Depthwise causal convolution over rows.
+    ///
+    /// d·k multiply-adds; d exponentials, none for ReLU and without an activation; 4·d·(k + 1) bytes of weights, 4·d·k without a bias;
+    /// 4·d·(k − 1) bytes of state.
     Conv {
         /// `[d, k]`, oldest tap first.
         weight: ParamId,
@@ -146,27 +160,46 @@ pub enum OpKind {
         act: Act,
     },
     /// The state-space recurrence.
+    ///
+    /// | | multiply-adds | exponentials | bytes of weights | bytes of state |
+    /// |---|---|---|---|---|
+    /// | selective, real | 3·d·N + 1.5·d | d·N | 4·d·(N + 1) | 4·d·N |
+    /// | selective, complex | 10·d·N + 1.5·d | 3·d·N | 4·d·(2·N + 1) | 8·d·N |
+    /// | invariant, real | 3·d·N + d | – | 4·d·(2·N + 2) | 4·d·N |
+    /// | invariant, complex | 8·d·N + d | – | 4·d·(4·N + 2) | 8·d·N |
     Scan(Scan),
     /// `y = x·act(z)` of two views.
+    ///
+    /// d multiplications; d exponentials, none for ReLU and without an activation.
     Gate {
         /// Applied to the second view.
         act: Act,
     },
     /// `y = act(x)`.
+    ///
+    /// No multiply-adds; d exponentials, none for ReLU.
     Activate {
         /// The function.
         act: Act,
     },
     /// `y = a + b` of two views.
+    ///
+    /// d additions.
     Add,
     /// `y = x·(1 + s) + t`; the second view holds s, then t.
+    ///
+    /// d multiply-adds.
     Film,
     /// The input, `rows` rows later (zeros before).
+    ///
+    /// No multiply-adds; 4·rows·d bytes of state.
     Delay {
         /// How many rows later.
         rows: usize,
     },
     /// Each `period` rows in, one row out: the last `window` rows side by side, oldest first.
+    ///
+    /// No multiply-adds; 4·(window − 1)·d bytes of state, d wide as the input.
     Frame {
         /// Rows in per row out.
         period: usize,
@@ -174,6 +207,8 @@ pub enum OpKind {
         window: usize,
     },
     /// Each row in, `period` rows out, overlapped and added, `shift` coarse rows later.
+    ///
+    /// (overlap − 1)·d additions, d wide as the output; 4·(shift + overlap − 1)·d_in bytes of state.
     Overlap {
         /// Rows out per row in.
         period: usize,
@@ -183,6 +218,8 @@ pub enum OpKind {
         overlap: usize,
     },
     /// In training, zeroes a share of the channels; elsewhere the identity.
+    ///
+    /// Nothing where it is the identity.
     Dropout {
         /// The share, as f32 bits.
         rate_bits: u32,

@@ -22,6 +22,8 @@ pub mod checkpoint;
 pub mod corpus;
 #[cfg(feature = "train")]
 pub mod judge;
+#[cfg(feature = "train")]
+mod log;
 pub mod loss;
 pub mod metrics;
 #[cfg(feature = "train")]

@@ -188,6 +188,17 @@ mod tests {
     }
 
     #[test]
+    fn the_bundled_recipes_model_keeps_to_its_budget() -> Result<()> {
+        let model = Recipe::parse(BUNDLED, "denoise.toml")?.model;
+        let (cost, rate) = (model.plan()?.cost(), f64::from(model.rate().unwrap_or(0)));
+        assert!(cost.weight_bytes() <= 1_400_000, "{} bytes", cost.weight_bytes());
+        let gmacs = cost.flop_per_row() * rate / 2e9;
+        assert!(gmacs <= 0.1, "{gmacs} GMAC/s");
+        assert!(model.latency() as f64 <= 6e-3 * rate, "{} frames", model.latency());
+        Ok(())
+    }
+
+    #[test]
     fn a_dry_share_needs_linear_masks() {
         let bad = [
             ("dry = 0.06", "dry = 1.5"),

@@ -19,11 +19,12 @@ use super::begins::{Begins, Settling};
 use super::checkpoint::{self, Heard, Progress};
 use super::corpus::{Corpus, Source, find};
 use super::judge::Judge;
+use super::log;
 use super::loss::{Loss, LossParts};
 use super::mix::{Example, MixSpec, Mixer};
 use super::recipe::Recipe;
 use super::validate::{Validation, validate};
-use crate::audio::{SampleRate, read_path, resample};
+use crate::audio::{SampleRate, could_be_folder, read_path, resample};
 use crate::exec::State;
 use crate::exec::candle::CandleModel;
 use crate::model::filter::keep_dry;
@@ -68,6 +69,15 @@ pub enum Event {
         hashes: [String; 2],
         /// Parameters of the model.
         parameters: usize,
+    },
+    /// The run goes on by another recipe than the one that its checkpoint was written by.
+    Recipe {
+        /// From so many steps on.
+        step: u64,
+        /// The first line that differs, as the checkpoint has it; empty where it has no more.
+        was: String,
+        /// The same line now.
+        now: String,
     },
     /// A step is done.
     Step {
@@ -126,10 +136,10 @@ impl Files {
 
 /// Trains as the recipe says; returns the model of the averaged weights, which is also written to the run's folder.
 pub fn train(recipe: &Recipe, options: &mut RunOptions<'_>) -> Result<Model> {
-    std::fs::create_dir_all(&options.out).map_err(|e| Error::io("create", &options.out, e))?;
+    could_be_folder(&options.out)?;
     let mut run = Run::open(recipe, options)?;
     let begun = Instant::now();
-    let mut saved = Instant::now();
+    let (mut saved, mut judged) = (Instant::now(), None);
     while run.progress.step < recipe.schedule.steps {
         let late = options.minutes.is_some_and(|m| begun.elapsed().as_secs_f64() > m * 60.0);
         if late || options.stop.load(Ordering::Relaxed) {
@@ -138,8 +148,7 @@ pub fn train(recipe: &Recipe, options: &mut RunOptions<'_>) -> Result<Model> {
         let event = run.step()?;
         run.tell(options, &event)?;
         if run.progress.step.is_multiple_of(recipe.run.valid_every) {
-            let event = Event::Valid { step: run.progress.step, figures: run.validate()? };
-            run.tell(options, &event)?;
+            judged = Some((run.progress.step, run.judge(options)?));
         }
         if saved.elapsed().as_secs_f64() > recipe.run.checkpoint_minutes * 60.0 {
             run.save(options)?;
@@ -147,8 +156,10 @@ pub fn train(recipe: &Recipe, options: &mut RunOptions<'_>) -> Result<Model> {
         }
     }
     run.save(options)?;
-    let figures = run.validate()?;
-    run.tell(options, &Event::Valid { step: run.progress.step, figures })?;
+    let figures = match judged {
+        Some((step, figures)) if step == run.progress.step => figures,
+        _ => run.judge(options)?,
+    };
     let model = run.model(options, figures)?;
     model.save(&run.files.model)?;
     Ok(model)
@@ -223,12 +234,14 @@ impl<'a> Run<'a> {
         let mut optimiser = AdamW::new(&recipe.optimiser, groups(&plan, &weights, recipe.run.dynamics_rate))?;
         let files = Files::of(recipe, &options.out);
         let fresh = Progress { step: 0, optimiser_steps: 0, recipe: recipe.to_text(), seconds: 0.0 };
-        let (progress, heard) = if options.resume && files.checkpoint.exists() {
+        let resumed = options.resume && files.checkpoint.exists();
+        let (mut progress, heard) = if resumed {
             checkpoint::load(&files.checkpoint, &plan, &mut weights, &mut optimiser)?
         } else {
-            let _ = std::fs::remove_file(&files.log);
             (fresh, Heard::new())
         };
+        let other = other_recipe(&progress, &recipe.to_text());
+        progress.recipe = recipe.to_text();
         let model = CandleModel::on(&options.device, &plan, &weights, DType::F32)?;
         let latency = recipe.model.latency();
         let group = if options.device.is_cpu() { recipe.run.group } else { recipe.run.batch };
@@ -258,7 +271,16 @@ impl<'a> Run<'a> {
             begins,
             progress,
         };
-        run.tell(options, &event)?;
+        // The input is good: from here on the run leaves something behind.
+        std::fs::create_dir_all(&options.out).map_err(|e| Error::io("create", &options.out, e))?;
+        if resumed {
+            log::keep_until(&run.files.log, run.progress.step)?;
+        } else {
+            let _ = std::fs::remove_file(&run.files.log);
+        }
+        for event in std::iter::once(&event).chain(&other) {
+            run.tell(options, event)?;
+        }
         Ok(run)
     }
 
@@ -328,10 +350,14 @@ impl<'a> Run<'a> {
         (settling.seconds > 0).then(|| settling.run(&self.plan, weights)).transpose()
     }
 
-    fn validate(&mut self) -> Result<Validation> {
+    /// Validates, and tells of it.
+    fn judge(&mut self, options: &mut RunOptions<'_>) -> Result<Validation> {
         let weights = self.averaged()?;
         let settled = self.settled(&weights)?;
-        validate(&self.plan, &weights, self.latency, settled.as_ref(), &self.examples, &mut self.losses)
+        let (plan, examples) = (&self.plan, &self.examples);
+        let figures = validate(plan, &weights, self.latency, settled.as_ref(), examples, &mut self.losses)?;
+        self.tell(options, &Event::Valid { step: self.progress.step, figures })?;
+        Ok(figures)
     }
 
     fn save(&self, options: &mut RunOptions<'_>) -> Result<()> {
@@ -367,11 +393,23 @@ impl<'a> Run<'a> {
 
     /// Passes an event on and adds it to the log.
     fn tell(&self, options: &mut RunOptions<'_>, event: &Event) -> Result<()> {
-        use std::io::Write;
         (options.observe)(event);
-        let line = serde_json::to_string(event).map_err(|e| Error::Train(e.to_string()))?;
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.files.log);
-        log.and_then(|mut log| writeln!(log, "{line}")).map_err(|e| Error::io("write", &self.files.log, e))
+        log::add(&self.files.log, event)
+    }
+}
+
+/// Told when the recipe is not the one of the checkpoint.
+fn other_recipe(progress: &Progress, now: &str) -> Option<Event> {
+    let (mut was, mut now) = (progress.recipe.lines(), now.lines());
+    loop {
+        match (was.next(), now.next()) {
+            (None, None) => return None,
+            (was, now) if was != now => {
+                let line = |line: Option<&str>| line.unwrap_or_default().to_string();
+                return Some(Event::Recipe { step: progress.step, was: line(was), now: line(now) });
+            }
+            _ => {}
+        }
     }
 }
 

@@ -49,7 +49,22 @@ fn sounds_that_are_none() {
         ("absent.wav", &["cannot open absent.wav"]),
     ] {
         refused(&folder, &format!("process {name} -o out.wav"), parts);
+        refused(&folder, &format!("process {name} -o none/"), parts);
     }
+}
+
+/// With overflow checks, which a release build does without.
+#[cfg(debug_assertions)]
+#[test]
+fn a_panic_in_a_decoder_is_one_line() {
+    let folder = Folder::new();
+    let caf = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/chirp.caf");
+    // In the description, bytes of a packet at byte 36: symphonia counts their bits in 32 bits.
+    let mut bytes = std::fs::read(caf).unwrap();
+    bytes[36] = 255;
+    folder.write("in.caf", &bytes);
+    let parts = ["in.caf: expected a sound file, got one that is damaged"];
+    refused(&folder, "process in.caf -o out.wav", &parts);
 }
 
 #[test]
@@ -60,7 +75,8 @@ fn outputs_that_cannot_be_written() {
     for (line, parts) in [
         ("process in.wav -o no/such/out.wav", &["cannot create no/such/out.wav"][..]),
         ("process in.wav -o plain/out.wav", &["plain/out.wav"]),
-        ("process in.wav -o plain/", &["plain"]),
+        ("process in.wav -o plain/", &["plain/: expected the name of a folder, got a file, plain"]),
+        ("process in.wav -o plain/deep/", &["expected the name of a folder, got a file, plain"]),
         ("process in.wav -o in.wav", &["another file than the input"]),
         ("process in.wav in.wav -o out", &["expected different names"]),
         ("import . -o x.safetensors", &["config.json"]),
@@ -193,7 +209,8 @@ fn recipes_with_mistakes() {
         refused(&folder, "train plain.toml --out run --device cuda", &["the feature train-cuda", "got cuda"]);
     }
     // The data that it names is not here.
-    folder.run("train plain.toml --out run").refused(2, &["data/denoise"]);
+    refused(&folder, "train plain.toml --out run", &["data/denoise"]);
+    refused(&folder, "train plain.toml --out plain.toml", &["plain.toml: expected the name of a folder"]);
 }
 
 #[test]

@@ -118,6 +118,7 @@ fn one_bad_file_of_many_is_told_and_the_rest_are_done() {
     folder.write("worse.wav", b"");
     let run = folder.run("process bad.wav worse.wav -o none");
     assert_eq!((run.code, run.err.lines().count()), (2, 2), "{}", run.err);
+    assert!(!folder.path("none").exists(), "a folder for nothing");
 }
 
 #[test]
@@ -155,7 +156,9 @@ fn ctrl_c_keeps_the_finished_files() {
     while !folder.path("out/a.wav").exists() {
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
-    let kill = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    // The shell's own: /bin/kill is of a package that may be missing.
+    let line = format!("kill -INT {}", child.id());
+    let kill = std::process::Command::new("sh").args(["-c", &line]).status().unwrap();
     assert!(kill.success());
     let output = child.wait_with_output().unwrap();
     let message = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -49,12 +49,18 @@ impl Folder {
         self.0.path().join(name)
     }
 
-    /// Every file below, by relative path.
+    /// Every file and every empty folder below, by relative path.
     pub fn files(&self) -> Vec<String> {
         fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
             for entry in std::fs::read_dir(folder).unwrap() {
                 let path = entry.unwrap().path();
-                if path.is_dir() { walk(&path, found) } else { found.push(path) }
+                let before = found.len();
+                if path.is_dir() {
+                    walk(&path, found);
+                }
+                if found.len() == before {
+                    found.push(path);
+                }
             }
         }
         let mut found = Vec::new();

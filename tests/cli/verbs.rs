@@ -1,4 +1,4 @@
-//! `eval`, `info`, `import`, `completions`, help; and that training ends in a model.
+//! `eval`, `info`, `import`, `completions`, help.
 
 use serde_json::Value;
 
@@ -96,7 +96,11 @@ fn bench_tells_times_and_the_machines_floors() {
     assert_eq!(rows.iter().map(|r| r["rows"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 16, 64, 512]);
     assert!(rows.iter().all(|r| r["us_per_row"].as_f64().unwrap() > 0.0));
     assert!(rows.iter().all(|r| r["share_of_floor"].as_f64().unwrap() > 0.0));
-    assert!(folder.run(line).ok().text().contains("G scan elements/s"));
+    let us = |i: usize| rows[i]["us_per_row"].as_f64().unwrap();
+    let ratio = document["models"][0]["long_over_single"].as_f64().unwrap();
+    assert!((ratio - us(0) / us(3)).abs() < 1e-9 * ratio, "{ratio}");
+    let page = folder.run(line).ok().text();
+    assert!(page.contains("G scan elements/s") && page.contains("T = 512 over T = 1: "), "{page}");
     folder.run("bench --seconds 0").refused(2, &["--seconds: expected above 0"]);
 }
 
@@ -118,71 +122,3 @@ fn help_and_completions_go_to_standard_output() {
         assert!(said.contains(part), "{line}: {said}");
     }
 }
-
-#[cfg(feature = "train")]
-#[test]
-fn a_run_that_was_cut_ends_as_one_that_was_not() {
-    let folder = Folder::new();
-    for (name, frames) in [("clean/a.wav", 20_000), ("noise/wind/b.wav", 24_000)] {
-        folder.tone(name, 8_000, 1, frames);
-    }
-    folder.write("small.toml", RECIPE.as_bytes());
-    for line in ["--out whole --threads 2", "--out cut --threads 1 --minutes 0.0001", "--out cut --resume"] {
-        let run = folder.run(&format!("train small.toml {line}"));
-        assert_eq!(run.code, 0, "{}", run.err);
-    }
-    let weights = |name: &str| {
-        cascabel::model::Model::load(folder.path(&format!("{name}/small.safetensors"))).unwrap().weights
-    };
-    assert!(weights("whole") == weights("cut"), "the resumed run went another way");
-    for end in [".checkpoint.safetensors", ".log.jsonl", ".loss.png"] {
-        assert!(folder.path(&format!("whole/small{end}")).exists(), "{end}");
-    }
-    let page = folder.run("info whole/small.safetensors").ok().text();
-    assert!(page.contains("a settled state") && page.contains("steps                   6.0000"), "{page}");
-    folder.run("process clean/a.wav -o out.wav --model whole/small.safetensors").ok();
-    assert_eq!(folder.sound("out.wav").frames(), 20_000);
-    folder.write(
-        "small.toml",
-        RECIPE.replace("settle_seconds = 1", "").replace("settled = 0.3", "settled = 0.0").as_bytes(),
-    );
-    assert_eq!(folder.run("train small.toml --out plain").code, 0);
-    assert!(folder.run("info plain/small.safetensors").ok().text().contains("beginning from zeros"));
-}
-
-#[cfg(feature = "train")]
-const RECIPE: &str = r#"
-name = "small"
-seed = 1
-[model]
-kind = "filter"
-rate = 8000
-hop = 16
-window = 64
-basis_window = 32
-[[model.tiers]]
-d_model = 8
-blocks = 1
-mixer = { kind = "mamba", d_state = 4 }
-[data]
-clean = ["clean"]
-noise = ["noise"]
-valid_clean = ["clean"]
-valid_noise = ["noise"]
-[mix]
-seconds = 0.5
-[loss]
-l1 = 1.0
-resolutions = [[64, 16]]
-[schedule]
-peak = 1e-3
-last = 1e-4
-warm_up = 1
-steps = 6
-[run]
-batch = 2
-valid_every = 3
-valid_examples = 2
-settle_seconds = 1
-begin = { settled = 0.3, carried = 0.5 }
-"#;

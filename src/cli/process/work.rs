@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::ledger::{Ledger, key};
 use super::plan::{End, Job, Run};
-use crate::audio::{Sound, Written, read_path, read_stream, write_path, write_stream};
+use crate::audio::{Sound, Written, could_be_folder, read_path, read_stream, write_path, write_stream};
 use crate::cli::exit::{Tally, complain};
 use crate::cli::{named, picture, print, stop};
 use crate::engine::Processor;
@@ -37,7 +37,7 @@ pub fn run(run: &Run) -> Result<Tally> {
     // Wrong options are one complaint, not one for each file.
     Processor::open(&model.model, run.options)?;
     if let Some(folder) = &run.folder {
-        std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
+        could_be_folder(folder)?;
     }
     let ledger = run.folder.as_deref().map(Ledger::open);
     let shared = Shared { run, model: &model, ledger, bar: bar(run.jobs.len()), next: AtomicUsize::new(0) };
@@ -101,6 +101,10 @@ fn one(shared: &Shared<'_>, processor: &mut Processor<'_>, job: &Job) -> Result<
     let start = Instant::now();
     let clean = processor.process(&sound).map_err(|e| about(&job.from, e))?;
     let spent = start.elapsed();
+    // Made for the first sound that is good.
+    if let Some(folder) = &run.folder {
+        std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
+    }
     let written = write(&job.to, &clean, run)?;
     if let (Some(ledger), End::File(from), End::File(to)) = (&shared.ledger, &job.from, &job.to)
         && from.is_file()

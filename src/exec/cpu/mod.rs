@@ -23,7 +23,8 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    clippy::disallowed_types
+    clippy::disallowed_types,
+    clippy::disallowed_methods
 )]
 
 #[cfg(target_arch = "x86_64")]

@@ -3,17 +3,37 @@
 
 use super::Cpu;
 use crate::Result;
-use crate::exec::testing::{Case, flat, run, single_ops, tiered};
-use crate::exec::{Executor, Limits};
+use crate::exec::testing::{Case, Signal, built, flat, run, single_ops, tiered};
+use crate::exec::{Executor, Feed, Limits};
 
 fn advance_and_reset(case: &Case) -> Result<()> {
     let signal = case.signal(150, 1);
-    let mut cpu = Cpu::open(&case.plan, &case.weights, Limits { max_rows: 64, max_streams: 2 });
-    let (whole, _) = run(&mut cpu, &signal, &[150])?;
+    let mut cpu = Cpu::open(&case.plan, &case.weights, Limits { max_rows: 64, max_streams: 3 });
+    let (whole, settled) = run(&mut cpu, &signal, &[150])?;
     let (cut, _) = run(&mut cpu, &signal, &[1, 2, 140, 7])?;
     assert_eq!(whole, cut, "{}", case.name);
-    cpu.reset(1);
+    // Streams beside each other, from a state other than zeros, each in a phase of its own.
+    cpu.set_initial(&settled)?;
+    let first = several(&mut cpu, &signal)?;
+    assert!((0..3).all(|stream| cpu.position(stream) != settled.position));
+    (0..3).for_each(|stream| cpu.reset(stream));
+    assert!((0..3).all(|stream| cpu.save(stream) == settled), "{}", case.name);
+    assert_eq!(several(&mut cpu, &signal)?, first, "{}", case.name);
     Ok(())
+}
+
+/// Two calls with rows of three streams; what they gave.
+fn several(cpu: &mut Cpu, signal: &Signal) -> Result<Vec<f32>> {
+    let width = cpu.plan().value(cpu.plan().output).width;
+    let mut out = Vec::new();
+    for rows in [[5, 70, 1], [40, 0, 33]] {
+        let feeds = [0, 1, 2].map(|stream| Feed { stream: 2 - stream, rows: rows[stream] });
+        let total = rows.iter().sum();
+        let mut y = vec![f32::NAN; total * width];
+        cpu.advance(&feeds, signal.rows(0, total), &mut y)?;
+        out.extend(y);
+    }
+    Ok(out)
 }
 
 #[test]
@@ -23,14 +43,14 @@ fn rtsan_every_op() -> Result<()> {
 
 #[test]
 fn rtsan_whole_models() -> Result<()> {
-    [tiered()?, flat()?].iter().try_for_each(advance_and_reset)
+    built()?.iter().chain(&[tiered()?, flat()?]).try_for_each(advance_and_reset)
 }
 
 #[test]
 fn rtsan_misuse() -> Result<()> {
     let case = tiered()?;
     let mut cpu = Cpu::open(&case.plan, &case.weights, Limits { max_rows: 4, max_streams: 1 });
-    let feed = [crate::exec::Feed { stream: 3, rows: 1 }];
+    let feed = [Feed { stream: 3, rows: 1 }];
     assert!(cpu.advance(&feed, crate::exec::Rows::Samples(&[0.0]), &mut [0.0]).is_err());
     Ok(())
 }

@@ -1,0 +1,147 @@
+//! `train`: runs that are cut, killed and resumed.
+
+use std::process::{Command, Stdio};
+
+use cascabel::plan::Weights;
+use serde_json::Value;
+
+use crate::support::Folder;
+
+/// Sounds to learn from, and the recipe.
+fn folder() -> Folder {
+    let folder = Folder::new();
+    for (name, frames) in [("clean/a.wav", 20_000), ("noise/wind/b.wav", 24_000)] {
+        folder.tone(name, 8_000, 1, frames);
+    }
+    folder.write("small.toml", RECIPE.as_bytes());
+    folder
+}
+
+#[track_caller]
+fn train(folder: &Folder, line: &str) -> String {
+    let run = folder.run(&format!("train small.toml {line}"));
+    assert_eq!(run.code, 0, "{}", run.err);
+    run.err
+}
+
+fn weights(folder: &Folder, run: &str) -> Weights {
+    cascabel::model::Model::load(folder.path(&format!("{run}/small.safetensors"))).unwrap().weights
+}
+
+/// The numbers of one kind of event in a run's log; a line cut in two has none.
+fn logged(folder: &Folder, run: &str, event: &str) -> Vec<u64> {
+    let bytes = folder.bytes(&format!("{run}/small.log.jsonl"));
+    let lines = String::from_utf8(bytes).unwrap();
+    let lines = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    lines.filter(|line| line["event"] == event).map(|line| line["step"].as_u64().unwrap()).collect()
+}
+
+#[test]
+fn a_run_that_was_cut_ends_as_one_that_was_not() {
+    let folder = folder();
+    train(&folder, "--out whole --threads 2");
+    train(&folder, "--out cut --threads 1 --minutes 0.00001");
+    let cut = *logged(&folder, "cut", "saved").last().unwrap();
+    assert!((1..6).contains(&cut), "stopped after {cut} steps");
+    train(&folder, "--out cut --resume");
+    assert!(weights(&folder, "whole") == weights(&folder, "cut"), "the resumed run went another way");
+    assert_eq!(logged(&folder, "cut", "step"), [0, 1, 2, 3, 4, 5]);
+    assert_eq!(logged(&folder, "whole", "valid"), [3, 6]);
+    let model = cascabel::model::Model::load(folder.path("whole/small.safetensors")).unwrap();
+    assert_eq!(model.card.commit, option_env!("CASCABEL_COMMIT").unwrap_or(""), "the program's commit");
+    for end in [".checkpoint.safetensors", ".log.jsonl", ".loss.png"] {
+        assert!(folder.path(&format!("whole/small{end}")).exists(), "{end}");
+    }
+    let page = folder.run("info whole/small.safetensors").ok().text();
+    assert!(page.contains("a settled state") && page.contains("steps                   6.0000"), "{page}");
+    folder.run("process clean/a.wav -o out.wav --model whole/small.safetensors").ok();
+    assert_eq!(folder.sound("out.wav").frames(), 20_000);
+    folder.write(
+        "small.toml",
+        RECIPE.replace("settle_seconds = 1", "").replace("settled = 0.3", "settled = 0.0").as_bytes(),
+    );
+    assert_eq!(folder.run("train small.toml --out plain").code, 0);
+    assert!(folder.run("info plain/small.safetensors").ok().text().contains("beginning from zeros"));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_run_that_was_killed_goes_on_from_its_checkpoint() {
+    let folder = folder();
+    let long = RECIPE.replace("steps = 6", "steps = 200") + "checkpoint_minutes = 0.0002\n";
+    folder.write("small.toml", long.replace("valid_every = 3", "valid_every = 1000").as_bytes());
+    train(&folder, "--out whole --threads 1");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_cascabel"))
+        .args(["train", "small.toml", "--out", "killed", "--threads", "1"])
+        .current_dir(folder.path(""))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    while !folder.path("killed/small.checkpoint.safetensors").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!folder.path("killed/small.safetensors").exists(), "it ended before it was killed");
+    let told = logged(&folder, "killed", "step").len();
+    assert!((1..200).contains(&told), "{told} steps");
+    // Of a kill in the middle of a line, and of steps that no checkpoint knows.
+    let log = folder.bytes("killed/small.log.jsonl");
+    folder
+        .write("killed/small.log.jsonl", &[&log[..], b"{\"event\":\"step\",\"step\":199}\n{\"eve"].concat());
+
+    train(&folder, "--out killed --resume");
+    assert!(weights(&folder, "whole") == weights(&folder, "killed"), "the resumed run went another way");
+    assert!(logged(&folder, "killed", "step").into_iter().eq(0..200), "each step once");
+}
+
+#[test]
+fn another_recipe_is_told_once_and_gone_on_with() {
+    let folder = folder();
+    train(&folder, "--out run --minutes 0.00001");
+    assert!(!train(&folder, "--out run --minutes 0.00001 --resume").contains("recipe"));
+    folder.write("small.toml", RECIPE.replace("peak = 1e-3", "peak = 2e-3").as_bytes());
+    let told = train(&folder, "--out run --minutes 0.00001 --resume");
+    let line =
+        told.lines().find(|line| line.contains("the recipe is not the checkpoint's")).unwrap_or_default();
+    assert!(line.contains("`peak = 0.002") && line.contains("`peak = 0.001"), "{told}");
+    assert_eq!(logged(&folder, "run", "recipe").len(), 1);
+    assert!(!train(&folder, "--out run --resume").contains("recipe"), "its checkpoint has the new one");
+    assert!(folder.run("info run/small.safetensors --json").ok().text().contains("small"));
+}
+
+const RECIPE: &str = r#"
+name = "small"
+seed = 1
+[model]
+kind = "filter"
+rate = 8000
+hop = 16
+window = 64
+basis_window = 32
+[[model.tiers]]
+d_model = 8
+blocks = 1
+mixer = { kind = "mamba", d_state = 4 }
+[data]
+clean = ["clean"]
+noise = ["noise"]
+valid_clean = ["clean"]
+valid_noise = ["noise"]
+[mix]
+seconds = 0.5
+[loss]
+l1 = 1.0
+resolutions = [[64, 16]]
+[schedule]
+peak = 1e-3
+last = 1e-4
+warm_up = 1
+steps = 6
+[run]
+batch = 2
+valid_every = 3
+valid_examples = 2
+settle_seconds = 1
+begin = { settled = 0.3, carried = 0.5 }
+"#;
