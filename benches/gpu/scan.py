@@ -1,6 +1,6 @@
 """The scan's kernels on an NVIDIA GPU: checked against float64, then timed beside upstream's CUDA scan and the chip's floors.
 
-    NVCC=nvcc python benches/gpu/scan.py [--check] [--time] [--upstream FOLDER] [--json OUT]
+    NVCC=nvcc python benches/gpu/scan.py [--check] [--time] [--upstream FOLDER] [--associative] [--json OUT]
 
 Needs torch, cupy and nvcc; FOLDER holds the unpacked source package of `mamba-ssm` 2.3.2.post1, which is built beforehand or now.
 All systems take turns in one process, round by round; medians. The launches are those of src/exec/candle/cuda/scan.rs.
@@ -281,8 +281,29 @@ def upstream(folder):
     build = Path(folder) / "build"
     build.mkdir(exist_ok=True)
     os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "9.0")
-    files = [str(p) for p in sorted([*source.glob("*.cpp"), *source.glob("*.cu")]) if "fp16" not in p.name or "fwd" in p.name or True]
-    return load("selective_scan_cuda", files, extra_cflags=["-O3", "-std=c++17"], extra_cuda_cflags=flags, build_directory=str(build), verbose=False)
+    # What is timed alone; the rest is bound on first use, which does not come.
+    sys.setdlopenflags(os.RTLD_LAZY)
+    names = ("selective_scan.cpp", "selective_scan_fwd_fp32.cu", "selective_scan_fwd_bf16.cu", "selective_scan_bwd_fp32_real.cu", "selective_scan_bwd_bf16_real.cu")
+    files = [str(source / name) for name in names]
+    return load("selective_scan_cuda", files, extra_cflags=["-O3", "-std=c++17"], extra_cuda_cflags=flags, extra_ldflags=["-Wl,-z,lazy"], build_directory=str(build), verbose=False)
+
+
+def associative():
+    """Forward of a selective scan by PyTorch's associative scan, compiled."""
+    from torch._higher_order_ops.associative_scan import associative_scan
+
+    def both(a, b):
+        return a[0] * b[0], b[0] * a[1] + b[1]
+
+    @torch.compile
+    def run(rows, a, skip, d):
+        u, dt, b, c = rows[..., :d], rows[..., d : 2 * d], rows[..., 2 * d : 2 * d + 16], rows[..., 2 * d + 16 :]
+        e = torch.exp(dt[:, :, None] * a)
+        x = b[..., None] * (dt * u)[:, :, None]
+        _, h = associative_scan(both, (e, x), dim=1, combine_mode="pointwise")
+        return (c[..., None] * h).sum(2) + skip * u
+
+    return run
 
 
 WORK = [(8, 256, 16000), (1, 256, 131072), (1, 128, 1 << 20), (8, 1024, 4096)]
@@ -290,7 +311,7 @@ WORK = [(8, 256, 16000), (1, 256, 131072), (1, 128, 1 << 20), (8, 1024, 4096)]
 FORWARD_FP32, BACKWARD_FP32 = 4, 3 + 8
 
 
-def time_all(scan, theirs):
+def time_all(scan, theirs, compiled_scan):
     chip = rates()
     print(json.dumps(chip), flush=True)
     record = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "chip": chip, "work": []}
@@ -312,6 +333,13 @@ def time_all(scan, theirs):
                 print(f"   theirs and ours differ by {off(across(y), out):.1e}")
                 systems |= {"their forward": lambda: theirs.fwd(u, dt, a, b, c, skip, None, None, False),
                             "their backward": lambda: theirs.bwd(u, dt, a, b, c, skip, None, None, dout, x, None, None, False, False)}
+            if compiled_scan and s * d * t <= 1 << 25 and dtype == torch.float32:
+                a, skip = params[:-d].reshape(16, d), params[-d:]
+                try:
+                    print(f"   PyTorch's and ours differ by {off(compiled_scan(rows, a, skip, d), y):.1e}")
+                    systems["PyTorch forward"] = lambda: compiled_scan(rows, a, skip, d)
+                except Exception as e:
+                    print("   PyTorch's associative scan does not run:", str(e).splitlines()[0][:200])
             times = timed(systems)
             per = s * t * (d * 16)
             moved = s * t * size * (3 * d + 32)
@@ -332,17 +360,19 @@ def main():
     p.add_argument("--check", action="store_true")
     p.add_argument("--time", action="store_true")
     p.add_argument("--upstream")
+    p.add_argument("--associative", action="store_true")
     p.add_argument("--json")
     args = p.parse_args()
     theirs = upstream(args.upstream) if args.upstream else None
     with tempfile.TemporaryDirectory() as folder:
         scan = Scan(Path(folder))
-        if args.check and not check_all(scan):
-            sys.exit("scan: a check failed")
+        good = not args.check or check_all(scan)
         if args.time:
-            record = time_all(scan, theirs)
+            record = time_all(scan, theirs, associative() if args.associative else None)
             if args.json:
                 Path(args.json).write_text(json.dumps(record, indent=1) + "\n")
+    if not good:
+        sys.exit("scan: a check failed")
 
 
 if __name__ == "__main__":
