@@ -13,7 +13,7 @@
 // B and C, which all channels share, are staged in shared memory. Every sum has a fixed order.
 //
 // The exponential is ex2.approx of Δ·A·log₂e (error 2⁻²²); a rotation is counted in turns. States below 2⁻¹⁰⁰ are 0 where they are
-// handed out, and denormal numbers are 0 on the way.
+// handed out, and denormal numbers are 0 on the way. Places within a stream are counted in 31 bits.
 #pragma once
 #include <cuda_bf16.h>
 
@@ -62,7 +62,8 @@ struct Exponent {
 template <bool COMPLEX> __device__ static Pair decay(Exponent a, float dt) {
     float size = exp2_of(dt * a.size);
     if (!COMPLEX) return {size, 0.0f};
-    float turns = dt * a.turns, rest = fmaf(dt, a.rest, fmaf(dt, a.turns, -turns)), sin, cos;
+    // Rounded by itself, never part of a fused multiply-add, or `rest` would count twice.
+    float turns = __fmul_rn(dt, a.turns), rest = fmaf(dt, a.rest, fmaf(dt, a.turns, -turns)), sin, cos;
     sincospif(2.0f * (turns - rintf(turns) + rest), &sin, &cos);
     return {size * cos, size * sin};
 }
@@ -82,27 +83,34 @@ template <bool COMPLEX> __device__ static Pair step_back(Pair e, Pair g) {
 // The n-th number, or pair, of an [R, d] table; zero where there is none.
 template <bool COMPLEX> __device__ static Pair get(const float *table, const Sizes &z, int n, int c) {
     if (n >= z.n || c >= z.d) return {0.0f, 0.0f};
-    return {table[(long)n * z.d + c], COMPLEX ? table[(long)(z.n + n) * z.d + c] : 0.0f};
+    return {table[n * z.d + c], COMPLEX ? table[(z.n + n) * z.d + c] : 0.0f};
 }
 
 template <bool COMPLEX> __device__ static void put(float *table, const Sizes &z, int n, int c, Pair v) {
     if (n >= z.n || c >= z.d) return;
-    table[(long)n * z.d + c] = v.re;
-    if (COMPLEX) table[(long)(z.n + n) * z.d + c] = v.im;
+    table[n * z.d + c] = v.re;
+    if (COMPLEX) table[(z.n + n) * z.d + c] = v.im;
 }
 
-// The n-th exponent of an [R, d] table of A.
-template <bool COMPLEX> __device__ static Exponent exponent(const float *params, const Sizes &z, int n, int c) {
-    Pair a = get<COMPLEX>(params, z, n, c);
-    float turns = a.im * TURN;
+template <bool COMPLEX> __device__ static Exponent exponent(Pair a) {
+    float turns = __fmul_rn(a.im, TURN);
     return {a.re * LOG2E, turns, fmaf(a.im, TURN, -turns) + a.im * TURN_REST};
 }
 
-__device__ static void copy_ahead(float *to, const float *from) {
+// Four bytes: one float, or two bf16 at an even place.
+__device__ static void copy_ahead(void *to, const void *from) {
     unsigned at = (unsigned)__cvta_generic_to_shared(to);
     asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(at), "l"(from));
 }
-__device__ static void copy_ahead(float *to, const bf16 *from) { *to = number(*from); }
+__device__ static void four(float (&to)[4], const float *from) {
+    float4 v = *(const float4 *)from;
+    to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
+}
+__device__ static void four(float (&to)[4], const bf16 *from) {
+    uint2 v = *(const uint2 *)from;
+    to[0] = __uint_as_float(v.x << 16), to[1] = __uint_as_float(v.x & 0xffff0000u);
+    to[2] = __uint_as_float(v.y << 16), to[3] = __uint_as_float(v.y & 0xffff0000u);
+}
 __device__ static void copies_sent() { asm volatile("cp.async.commit_group;"); }
 // All but the latest group are there.
 __device__ static void copies_there() { asm volatile("cp.async.wait_group 1;" ::: "memory"); }
@@ -116,64 +124,75 @@ enum Pass { ENDS, ROWS, BACK };
 #define AHEAD 4
 
 template <typename In, bool COMPLEX, bool SELECTIVE, int K, int CC, Pass PASS> struct Walk {
-    static const int NUMBERS = COMPLEX ? 2 : 1;
+    static const int NUMBERS = COMPLEX ? 2 : 1, PARTS = PASS == ROWS ? 2 : 1;
     Sizes z;
     const In *rows, *gy;
-    int lanes, per, cl, n0, from, to, c[CC], wide;
+    int lanes, per, n0, from, count, c[CC], wide;
+    // Where the next AHEAD rows lie, from `rows` (or `gy`) and, Δ, from `rows`.
+    int at[AHEAD], dt_at[AHEAD];
     Exponent a[SELECTIVE ? CC : 1][SELECTIVE ? K : 1];
     Pair fixed[SELECTIVE ? 1 : K], b[SELECTIVE ? 1 : K], q[SELECTIVE ? 1 : K], h[CC][K];
     float skip[CC], sum[CC];
 
     // The i-th row that is met.
-    __device__ int row(int i) const { return PASS == BACK ? to - 1 - i : from + i; }
+    __device__ int row(int i) const { return PASS == BACK ? from + count - 1 - i : from + i; }
 
     // Sends for B, C or both of the rows i .. i + STAGED.
-    __device__ void stage(float *tile, int i) const {
-        int parts = PASS == ROWS ? 2 : 1, count = STAGED * parts * wide, bits = 31 - __clz(wide);
-        for (int k = threadIdx.x; k < count; k += blockDim.x) {
-            int v = k & (wide - 1), part = (k >> bits) % parts, at = (k >> bits) / parts;
-            if (v < z.r && from + i + at < to)
-                copy_ahead(tile + k, rows + (long)row(i + at) * z.width + 2 * z.d + (PASS == BACK ? 1 : part) * z.r + v);
+    __device__ void stage(In *tile, int i) const {
+        // How many numbers a copy takes; an odd number of them in a row (bf16) is not copied ahead.
+        const int MOST = 4 / sizeof(In);
+        int numbers = STAGED * PARTS * wide, bits = 31 - __clz(wide);
+        bool even = MOST == 1 || z.r % MOST == 0;
+        for (int k = threadIdx.x * MOST; k < numbers; k += blockDim.x * MOST) {
+            int v = k & (wide - 1), part = (k >> bits) % PARTS, p = (k >> bits) / PARTS;
+            const In *source = rows + row(i + p) * z.width + 2 * z.d + (PASS == BACK ? 1 : part) * z.r + v;
+            bool there = i + p < count;
+            if (even && there && v < z.r)
+                copy_ahead(tile + k, source);
             else
-                tile[k] = 0.0f;
+                for (int m = 0; m < MOST; m++) tile[k + m] = there && v + m < z.r ? source[m] : In(0.0f);
         }
     }
 
     // u (or ȳ) and Δ of the rows i .. i + AHEAD; zeros beyond the last.
-    __device__ void fetch(float (&x)[AHEAD][CC], float (&dt)[AHEAD][CC], int i) const {
+    __device__ void fetch(In (&x)[AHEAD][CC], In (&dt)[AHEAD][CC], int i) {
+        const int PER = CC == 1 ? 0 : 32, BACKWARDS = PASS == BACK ? -1 : 1;
+        const In *first = PASS == BACK ? gy : rows, *second = rows + z.d;
+        int left = count - i;
 #pragma unroll
-        for (int p = 0; p < AHEAD; p++)
+        for (int p = 0; p < AHEAD; p++) {
+            bool there = p < left;
 #pragma unroll
             for (int j = 0; j < CC; j++) {
-                bool there = from + i + p < to && c[j] < z.d;
-                long at = row(i + p);
-                x[p][j] = !there ? 0.0f : PASS == BACK ? number(gy[at * z.d + c[j]]) : number(rows[at * z.width + c[j]]);
-                dt[p][j] = SELECTIVE && there ? number(rows[at * z.width + z.d + c[j]]) : 0.0f;
+                x[p][j] = there ? first[at[p] + j * PER] : In(0.0f);
+                if (SELECTIVE) dt[p][j] = there ? second[(PASS == BACK ? dt_at[p] : at[p]) + j * PER] : In(0.0f);
             }
+            at[p] += BACKWARDS * AHEAD * (PASS == BACK ? z.d : z.width);
+            if (PASS == BACK) dt_at[p] -= AHEAD * z.width;
+        }
     }
 
     // One row of the CC channels; their outputs.
-    __device__ void one(const float *tile, const float (&u)[CC], const float (&dt)[CC], float (&y)[CC]) {
+    __device__ void one(const In *tile, const float (&u)[CC], const float (&dt)[CC], float (&y)[CC]) {
         float x[CC];
 #pragma unroll
         for (int j = 0; j < CC; j++) {
             y[j] = 0.0f;
             x[j] = PASS == BACK ? NUMBERS * u[j] : SELECTIVE ? dt[j] * u[j] : u[j];
-            if (SELECTIVE) sum[j] += dt[j];
+            if (SELECTIVE && PASS != ROWS) sum[j] += dt[j];
         }
 #pragma unroll
         for (int k0 = 0; k0 < K; k0 += 4 / NUMBERS) {
-            float4 one, two;
+            float f[4], s[4];
             if (SELECTIVE) {
-                one = *(const float4 *)(tile + (n0 + k0) * NUMBERS);
-                if (PASS == ROWS) two = *(const float4 *)(tile + wide + (n0 + k0) * NUMBERS);
+                four(f, tile + (n0 + k0) * NUMBERS);
+                if (PASS == ROWS) four(s, tile + wide + (n0 + k0) * NUMBERS);
             }
 #pragma unroll
             for (int i = 0; i < 4 / NUMBERS; i++) {
                 int k = k0 + i;
                 Pair first, second;
                 if (SELECTIVE) {
-                    const float *f = (const float *)&one, *s = (const float *)&two;
                     first = COMPLEX ? Pair{f[2 * i], f[2 * i + 1]} : Pair{f[i], 0.0f};
                     if (PASS == ROWS) second = COMPLEX ? Pair{s[2 * i], s[2 * i + 1]} : Pair{s[i], 0.0f};
                 } else {
@@ -204,31 +223,28 @@ template <typename In, bool COMPLEX, bool SELECTIVE, int K, int CC, Pass PASS> s
 
     __device__ void save(float *table) const {
 #pragma unroll
-        for (int j = 0; j < CC; j++)
+        for (int j = 0; j < CC; j++) {
+            if (c[j] >= z.d) continue;
+            int place = n0 * z.d + c[j];
 #pragma unroll
-            for (int k = 0; k < K; k++) put<COMPLEX>(table, z, n0 + k, c[j], {flush(h[j][k].re), flush(h[j][k].im)});
+            for (int k = 0; k < K; k++, place += z.d) {
+                if (n0 + k >= z.n) break;
+                table[place] = flush(h[j][k].re);
+                if (COMPLEX) table[place + z.n * z.d] = flush(h[j][k].im);
+            }
+        }
     }
 
-    __device__ void run(const In *all, const In *grad, const float *params, const float *starts, float *ends, float *sums, In *y,
-                        float *states, long y_stride, long states_stride, long grad_stride, int lanes_) {
-        extern __shared__ float4 shared[];
+    // Where the lane's channels and rows are, its states and coefficients.
+    __device__ void begin(const float *params, const float *start, int lanes_) {
         lanes = lanes_;
-        per = 32 / lanes;
+        per = CC == 1 ? 32 / lanes : 32;
         wide = K * lanes * NUMBERS;
-        int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = blockIdx.y + (PASS == BACK ? 1 : 0);
-        long s = blockIdx.z;
-        cl = lane % per;
+        int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
         n0 = lane / per * K;
-        from = g * z.seg;
-        to = min(z.t, from + z.seg);
-        rows = all + s * z.t * z.width;
-        gy = grad + s * grad_stride;
-        y += s * y_stride;
-        states += s * states_stride;
-        const float *start = starts + (s * z.segs + g) * z.state;
 #pragma unroll
         for (int j = 0; j < CC; j++) {
-            c[j] = (blockIdx.x * (blockDim.x / 32) + warp) * per * CC + j * per + cl;
+            c[j] = (blockIdx.x * (blockDim.x / 32) + warp) * per * CC + j * per + lane % per;
             sum[j] = 0.0f;
             skip[j] = PASS == ROWS && c[j] < z.d ? params[(SELECTIVE ? 1 : 3) * z.state + c[j]] : 0.0f;
 #pragma unroll
@@ -236,7 +252,7 @@ template <typename In, bool COMPLEX, bool SELECTIVE, int K, int CC, Pass PASS> s
                 int n = n0 + k;
                 h[j][k] = PASS == ROWS ? get<COMPLEX>(start, z, n, c[j]) : Pair{0.0f, 0.0f};
                 if constexpr (SELECTIVE) {
-                    a[j][k] = exponent<COMPLEX>(params, z, n, c[j]);
+                    a[j][k] = exponent<COMPLEX>(get<COMPLEX>(params, z, n, c[j]));
                 } else {
                     fixed[k] = get<COMPLEX>(params, z, n, c[j]);
                     b[k] = get<COMPLEX>(params + z.state, z, n, c[j]);
@@ -244,59 +260,83 @@ template <typename In, bool COMPLEX, bool SELECTIVE, int K, int CC, Pass PASS> s
                 }
             }
         }
-        const int chunk = SELECTIVE ? SELECTIVE_CHUNK : INVARIANT_CHUNK, tile_size = STAGED * (PASS == ROWS ? 2 : 1) * wide;
-        float x[AHEAD][CC], dt[AHEAD][CC], next_x[AHEAD][CC], next_dt[AHEAD][CC];
+        // A lane without a channel reads along with the last one that has; nothing of it is kept. Two channels a lane are both there or not.
+        int channel = min(c[0], z.d - 1 - (CC == 1 ? 0 : 32));
+#pragma unroll
+        for (int p = 0; p < AHEAD; p++) {
+            at[p] = row(p) * (PASS == BACK ? z.d : z.width) + channel;
+            dt_at[p] = row(p) * z.width + channel;
+        }
+    }
+
+    __device__ void run(const In *all, const In *grad, const float *params, const float *starts, float *ends, float *sums, In *y,
+                        float *states, long y_stride, long states_stride, long grad_stride, int lanes_) {
+        extern __shared__ float4 shared[];
+        int g = blockIdx.y + (PASS == BACK ? 1 : 0);
+        long s = blockIdx.z, place = s * z.segs + g;
+        from = g * z.seg;
+        count = min(z.t - from, z.seg);
+        rows = all + s * z.t * z.width;
+        gy = grad + s * grad_stride;
+        begin(params, starts + place * z.state, lanes_);
+        y += s * y_stride + (long)from * z.d + c[0];
+        states += s * states_stride;
+        const int chunk = SELECTIVE ? SELECTIVE_CHUNK : INVARIANT_CHUNK;
+        float x[AHEAD][CC], dt[AHEAD][CC];
+        In next_x[AHEAD][CC], next_dt[AHEAD][CC];
         fetch(next_x, next_dt, 0);
-        float *tile = (float *)shared, *other = tile + tile_size;
+        In *tile = (In *)shared, *other = tile + STAGED * PARTS * wide;
         if (SELECTIVE) {
             stage(tile, 0);
             copies_sent();
         }
-        for (int i = 0; from + i < to; i += STAGED) {
+        for (int i = 0; i < count; i += STAGED) {
             if (SELECTIVE) {
-                if (from + i + STAGED < to) stage(other, i + STAGED);
+                if (i + STAGED < count) stage(other, i + STAGED);
                 copies_sent();
                 copies_there();
                 __syncthreads();
             }
+            if (PASS == ROWS && from + i > 0 && (from + i) % chunk == 0) save(states + (from + i) / chunk * z.state);
 #pragma unroll 1
             for (int p0 = 0; p0 < STAGED; p0 += AHEAD) {
 #pragma unroll
                 for (int p = 0; p < AHEAD; p++)
 #pragma unroll
-                    for (int j = 0; j < CC; j++) x[p][j] = next_x[p][j], dt[p][j] = next_dt[p][j];
+                    for (int j = 0; j < CC; j++) x[p][j] = number(next_x[p][j]), dt[p][j] = SELECTIVE ? number(next_dt[p][j]) : 0.0f;
                 fetch(next_x, next_dt, i + p0 + AHEAD);
-                int first = from + i + p0;
-                if (PASS == ROWS && first < to && first > 0 && first % chunk == 0) save(states + first / chunk * z.state);
+                int left = count - i - p0;
 #pragma unroll
                 for (int p = 0; p < AHEAD; p++) {
                     float out[CC];
                     // Beyond the last row Δ is 0, and a decay 1; a fixed decay must not be taken.
-                    if (!SELECTIVE && first + p >= to) break;
-                    one(tile + (p0 + p) * (PASS == ROWS ? 2 : 1) * wide, x[p], dt[p], out);
-                    if (PASS == ROWS)
+                    if (!SELECTIVE && p >= left) break;
+                    one(tile + (p0 + p) * PARTS * wide, x[p], dt[p], out);
+                    if (PASS == ROWS) {
 #pragma unroll
                         for (int j = 0; j < CC; j++) {
-                            for (int o = per; o < 32; o <<= 1) out[j] += __shfl_xor_sync(0xffffffffu, out[j], o);
-                            if (lane < per && c[j] < z.d && first + p < to)
-                                set(y + (long)(first + p) * z.d + c[j], fmaf(skip[j], x[p][j], NUMBERS * out[j]));
+                            if (CC == 1)
+                                for (int o = per; o < 32; o <<= 1) out[j] += __shfl_xor_sync(0xffffffffu, out[j], o);
+                            if (p < left && n0 == 0 && c[j] < z.d) set(y + j * 32, fmaf(skip[j], x[p][j], NUMBERS * out[j]));
                         }
+                        y += z.d;
+                    }
                 }
             }
             if (SELECTIVE) {
                 __syncthreads();
-                float *swap = tile;
+                In *swap = tile;
                 tile = other;
                 other = swap;
             }
         }
-        if (PASS != ROWS) {
-            save(ends + (s * z.segs + g) * z.state);
-            if (SELECTIVE && n0 == 0)
-                for (int j = 0; j < CC; j++)
-                    if (c[j] < z.d) sums[(s * z.segs + g) * z.d + c[j]] = sum[j];
-        } else if (g == z.segs - 1) {
-            save(states);
+        if (PASS == ROWS) {
+            if (g == z.segs - 1) save(states);
+            return;
         }
+        save(ends + place * z.state);
+        if (SELECTIVE && n0 == 0)
+            for (int j = 0; j < CC; j++)
+                if (c[j] < z.d) sums[place * z.d + c[j]] = sum[j];
     }
 };

@@ -12,25 +12,35 @@
 
 #define PITCH (SELECTIVE_CHUNK + 4)
 
-// The sum over lanes of v[i] where lane & 15 is i; v's numbers and then the lanes halve.
-__device__ static float over_lanes(float (&v)[16]) {
-    int lane = threadIdx.x % 32;
+// Lanes without the bit S keep the first, the others the second, each with its partner's share of it.
+template <int S> __device__ static float halves(float first, float second) {
+    bool up = threadIdx.x & S;
+    float keep = up ? second : first, send = up ? first : second;
+    return keep + __shfl_xor_sync(0xffffffffu, send, S);
+}
+
+// The sum over lanes of v[i] where lane & 15 is i: the numbers halve with each exchange.
+template <int S = 8> __device__ static float over_lanes(float (&v)[16]) {
 #pragma unroll
-    for (int s = 8; s; s >>= 1)
-#pragma unroll
-        for (int i = 0; i < s; i++) {
-            bool up = lane & s;
-            float keep = up ? v[i + s] : v[i], send = up ? v[i] : v[i + s];
-            v[i] = keep + __shfl_xor_sync(0xffffffffu, send, s);
-        }
+    for (int i = 0; i < S; i++) v[i] = halves<S>(v[i], v[i + S]);
+    if constexpr (S > 1) over_lanes<S / 2>(v);
     return v[0];
 }
 
-// Lanes 0–15 keep the first, lanes 16–31 the second, each with the other half's share of it.
-__device__ static float halves(float first, float second) {
-    bool up = threadIdx.x % 32 & 16;
-    float keep = up ? second : first, send = up ? first : second;
-    return keep + __shfl_xor_sync(0xffffffffu, send, 16);
+// Asks for the lines of a warp's chunk of rows before they are read: a lane a line. Without `states` there is no chunk.
+template <bool SELECTIVE, typename In>
+__device__ static void ahead(const Sizes &z, const In *rows, const In *gy, const float *states, int base, int c, int chunk) {
+    if (!states) return;
+    int lane = threadIdx.x % 32, i = base + lane % chunk;
+    const void *lines[] = {rows + i * z.width + c, gy + i * z.d + c, rows + i * z.width + 2 * z.d};
+    if (SELECTIVE) {
+        asm volatile("prefetch.global.L1 [%0];" ::"l"(lane < 16 ? lines[0] : rows + i * z.width + z.d + c));
+        asm volatile("prefetch.global.L1 [%0];" ::"l"(lane < 16 ? lines[1] : lines[2]));
+    } else {
+        asm volatile("prefetch.global.L1 [%0];" ::"l"(lines[0]));
+        asm volatile("prefetch.global.L1 [%0];" ::"l"(lines[1]));
+    }
+    for (int m = lane; m < z.r; m += 32) asm volatile("prefetch.global.L1 [%0];" ::"l"(states + m * z.d + c));
 }
 
 // grows [S, T, width] (its columns of B and C are left to scan_mix), mix [channel blocks, S, T, 2R] (selective),
@@ -40,7 +50,7 @@ __device__ static void back(const In *all, const float *params, const float *h0,
                             const float *starts, In *grows, float *mix, float *gparams, float *gh0, Sizes z, long states_stride,
                             long grad_stride) {
     const int CHUNK = SELECTIVE ? SELECTIVE_CHUNK : INVARIANT_CHUNK, NUMBERS = COMPLEX ? 2 : 1;
-    extern __shared__ float shared[];
+    extern __shared__ float4 shared[];
     int threads = blockDim.x, tid = threadIdx.x, c = blockIdx.x * threads + tid, g = blockIdx.y, lane = tid % 32, warp = tid / 32;
     int from = g * z.seg, to = min(z.t, from + z.seg), first = from / CHUNK, warps = threads / 32;
     long s = blockIdx.z, params_len = (SELECTIVE ? 1 : 3) * z.state + z.d, place = s * z.segs + g;
@@ -50,9 +60,10 @@ __device__ static void back(const In *all, const float *params, const float *h0,
     states += s * states_stride;
     gparams += place * params_len;
     bool channel = c < z.d;
+    int near = min(c, z.d - 1);
     // Columns of shared memory: g and Ā' (and B̄', C̄'), [n][threads] each; then the staged B and C; then sums by warp.
     int columns = z.r * threads;
-    float *own = shared + tid, *tile = shared + (SELECTIVE ? 2 : 4) * columns, *part = tile + 2 * z.r * PITCH;
+    float *own = (float *)shared + tid, *tile = (float *)shared + (SELECTIVE ? 2 : 4) * columns, *part = tile + 2 * z.r * PITCH;
     for (int n = 0; n < z.n; n++)
         for (int i = 0; i < NUMBERS; i++) {
             int at = (i * z.n + n) * threads;
@@ -68,33 +79,40 @@ __device__ static void back(const In *all, const float *params, const float *h0,
             __syncthreads();
             for (int k = tid; k < 2 * z.r * CHUNK; k += threads) {
                 int v = k % (2 * z.r), i = k / (2 * z.r);
-                tile[v * PITCH + i] = base + i < to ? number(rows[(long)(base + i) * z.width + 2 * z.d + v]) : 0.0f;
+                tile[v * PITCH + i] = base + i < to ? number(rows[(base + i) * z.width + 2 * z.d + v]) : 0.0f;
             }
         }
+        ahead<SELECTIVE>(z, rows, gy_rows, chunk == first ? (const float *)0 : chunk == 1 ? h0 : states + (chunk - 1) * z.state, base - CHUNK,
+                         min(c - lane, z.d - 1), CHUNK);
         float x[CHUNK], dt[SELECTIVE ? CHUNK : 1], gy[CHUNK], gx[CHUNK], gdt[SELECTIVE ? CHUNK : 1];
 #pragma unroll
         for (int i = 0; i < CHUNK; i++) {
+            // Beyond the last row, and the last channel, that one is read again, and counts nothing.
             bool there = channel && base + i < to;
-            long at = base + i;
-            float u = there ? number(rows[at * z.width + c]) : 0.0f, gy_plain = there ? number(gy_rows[at * z.d + c]) : 0.0f;
+            int at = min(base + i, to - 1);
+            float u = number(rows[at * z.width + near]), gy_plain = number(gy_rows[at * z.d + near]);
+            if (!there) u = gy_plain = 0.0f;
             gskip = fmaf(u, gy_plain, gskip);
             gy[i] = NUMBERS * gy_plain;
             x[i] = u;
             gx[i] = 0.0f;
             if (SELECTIVE) {
-                dt[i] = there ? number(rows[at * z.width + z.d + c]) : 0.0f;
+                float step = number(rows[at * z.width + z.d + near]);
+                dt[i] = there ? step : 0.0f;
                 x[i] = dt[i] * u;
                 gdt[i] = 0.0f;
             }
         }
         if (SELECTIVE) __syncthreads();
         const float *before = chunk == 0 ? h0 : states + chunk * z.state;
-        Pair next = get<COMPLEX>(before, z, 0, c);
+        Pair next = get<COMPLEX>(before, z, 0, c), next_a = get<COMPLEX>(params, z, 0, c);
 #pragma unroll 1
         for (int n = 0; n < z.n; n++) {
-            Pair h = next, hs[CHUNK], es[SELECTIVE ? CHUNK : 1], b, q, a = get<COMPLEX>(params, z, n, c);
-            if (n + 1 < z.n) next = get<COMPLEX>(before, z, n + 1, c);
-            Exponent by = exponent<COMPLEX>(params, z, n, c);
+            Pair h = next, hs[CHUNK], es[SELECTIVE ? CHUNK : 1], b, q, a = next_a;
+            next = get<COMPLEX>(before, z, n + 1, c);
+            next_a = get<COMPLEX>(params, z, n + 1, c);
+            Exponent by = exponent<COMPLEX>(a);
+            float b4[4], q4[4], b4_im[4], q4_im[4];
             const float *bs = tile + NUMBERS * n * PITCH, *qs = bs + z.r * PITCH;
             if (!SELECTIVE) {
                 b = get<COMPLEX>(params + z.state, z, n, c);
@@ -103,8 +121,12 @@ __device__ static void back(const In *all, const float *params, const float *h0,
 #pragma unroll
             for (int i = 0; i < CHUNK; i++) {
                 if (SELECTIVE) {
+                    if (i % 4 == 0) {
+                        four(b4, bs + i);
+                        if (COMPLEX) four(b4_im, bs + PITCH + i);
+                    }
                     es[i] = decay<COMPLEX>(by, dt[i]);
-                    b = {bs[i], COMPLEX ? bs[PITCH + i] : 0.0f};
+                    b = {b4[i % 4], COMPLEX ? b4_im[i % 4] : 0.0f};
                 }
                 hs[i] = h;
                 h = step<COMPLEX>(SELECTIVE ? es[i] : a, h, b, x[i]);
@@ -116,16 +138,20 @@ __device__ static void back(const In *all, const float *params, const float *h0,
 #pragma unroll
             for (int i = CHUNK - 1; i >= 0; i--) {
                 if (SELECTIVE) {
-                    b = {bs[i], COMPLEX ? bs[PITCH + i] : 0.0f};
-                    q = {qs[i], COMPLEX ? qs[PITCH + i] : 0.0f};
+                    if (i % 4 == 3) {
+                        four(b4, bs + i - 3), four(q4, qs + i - 3);
+                        if (COMPLEX) four(b4_im, bs + PITCH + i - 3), four(q4_im, qs + PITCH + i - 3);
+                    }
+                    b = {b4[i % 4], COMPLEX ? b4_im[i % 4] : 0.0f};
+                    q = {q4[i % 4], COMPLEX ? q4_im[i % 4] : 0.0f};
                 }
                 Pair e = SELECTIVE ? es[i] : a, to_c = {gy[i] * after.re, -gy[i] * after.im};
                 Pair gr = {fmaf(q.re, gy[i], gh.re), COMPLEX ? fmaf(-q.im, gy[i], gh.im) : 0.0f};
                 gx[i] = fmaf(gr.re, b.re, gx[i]);
                 if (COMPLEX) gx[i] = fmaf(gr.im, b.im, gx[i]);
                 if constexpr (SELECTIVE) {
-                    sum[i] = halves(gr.re * x[i], to_c.re);
-                    if (COMPLEX) sum_im[i] = halves(gr.im * x[i], to_c.im);
+                    sum[i] = halves<16>(gr.re * x[i], to_c.re);
+                    if (COMPLEX) sum_im[i] = halves<16>(gr.im * x[i], to_c.im);
                     // ē·g·conj(h before): the gradient of the exponent.
                     gh = step_back<COMPLEX>(e, gr);
                     Pair at = {gh.re * hs[i].re, 0.0f};
@@ -163,14 +189,13 @@ __device__ static void back(const In *all, const float *params, const float *h0,
         }
 #pragma unroll
         for (int i = 0; i < CHUNK; i++) {
-            if (!channel || base + i >= to) continue;
-            In *grow = grows + (long)(base + i) * z.width + c;
-            float plain = gy[i] / NUMBERS * skip;
+            bool there = channel && base + i < to;
+            int at = min(base + i, to - 1) * z.width + near;
+            float plain = gy[i] * (skip / NUMBERS), gu = SELECTIVE ? fmaf(gx[i], dt[i], plain) : plain + gx[i];
+            if (there) set(grows + at, gu);
             if (SELECTIVE) {
-                set(grow, fmaf(gx[i], dt[i], plain));
-                set(grow + z.d, fmaf(gx[i], number(rows[(long)(base + i) * z.width + c]), gdt[i]));
-            } else {
-                set(grow, plain + gx[i]);
+                float gd = fmaf(gx[i], number(rows[at]), gdt[i]);
+                if (there) set(grows + at + z.d, gd);
             }
         }
         if (SELECTIVE) {
@@ -181,7 +206,7 @@ __device__ static void back(const In *all, const float *params, const float *h0,
                 int at = COMPLEX ? m % 2 * z.n + m / 2 : m;
                 float sum = 0.0f;
                 for (int w = 0; w < warps; w++) sum += part[(at * warps + w) * 32 + is_c * 16 + i];
-                mix[(long)(base + i) * 2 * z.r + v] = sum;
+                mix[(base + i) * 2 * z.r + v] = sum;
             }
         }
     }

@@ -16,15 +16,15 @@ template <bool COMPLEX> __device__ static Pair power(Pair a, int exponent) {
 template <bool COMPLEX, bool SELECTIVE>
 __device__ static void carry(const float *params, const float *initial, float *ends, const float *sums, int t, int d, int n,
                              int seg, int segs, int initial_stride, int back) {
-    const int BATCH = 8;
+    const int BATCH = 16;
     Sizes z = sizes<COMPLEX, SELECTIVE>(t, d, n, seg, segs);
     int at = blockIdx.x * blockDim.x + threadIdx.x, c = at % d, m = at / d;
     if (m >= n) return;
     long s = blockIdx.y;
     ends += s * segs * z.state;
     sums += s * segs * d;
-    Exponent a = exponent<COMPLEX>(params, z, m, c);
     Pair fixed = get<COMPLEX>(params, z, m, c), whole = {1.0f, 0.0f}, last = whole;
+    Exponent a = exponent<COMPLEX>(fixed);
     if (!SELECTIVE) whole = power<COMPLEX>(fixed, seg), last = power<COMPLEX>(fixed, t - (segs - 1) * seg);
     Pair h = get<COMPLEX>(initial + s * initial_stride, z, m, c);
     for (int i = 0; i < segs; i += BATCH) {
@@ -53,28 +53,30 @@ __device__ static void carry(const float *params, const float *initial, float *e
         carry<COMPLEX, SELECTIVE>(params, initial, ends, sums, t, d, n, seg, segs, initial_stride, back);                       \
     }
 
-#define WALK(NAME, IN, COMPLEX, SELECTIVE, K, CC)                                                                               \
-    extern "C" __global__ void __launch_bounds__(128)                                                                          \
-        scan_ends_##NAME(const IN *rows, const float *params, float *ends, float *sums, int t, int d, int n, int lanes,        \
-                         int seg, int segs) {                                                                                  \
-        Walk<IN, COMPLEX, SELECTIVE, K, CC, ENDS> walk;                                                                         \
+// Blocks that a multiprocessor is to hold: what leaves a lane enough registers.
+#define WALK(PASS_NAME, PASS, NAME, IN, COMPLEX, SELECTIVE, K, CC, RESIDENT, GIVEN, RUN)                                        \
+    extern "C" __global__ void __launch_bounds__(128, RESIDENT) PASS_NAME##_##NAME GIVEN {                                      \
+        Walk<IN, COMPLEX, SELECTIVE, K, CC, PASS> walk;                                                                         \
         walk.z = sizes<COMPLEX, SELECTIVE>(t, d, n, seg, segs);                                                                 \
-        walk.run(rows, rows, params, params, ends, sums, (IN *)0, (float *)0, 0, 0, 0, lanes);                                  \
-    }                                                                                                                           \
-    extern "C" __global__ void __launch_bounds__(128)                                                                          \
-        scan_rows_##NAME(const IN *rows, const float *params, const float *starts, IN *y, float *states, int t, int d, int n,  \
-                         int lanes, int seg, int segs, int y_stride, int states_stride) {                                      \
-        Walk<IN, COMPLEX, SELECTIVE, K, CC, ROWS> walk;                                                                         \
-        walk.z = sizes<COMPLEX, SELECTIVE>(t, d, n, seg, segs);                                                                 \
-        walk.run(rows, rows, params, starts, (float *)0, (float *)0, y, states, y_stride, states_stride, 0, lanes);             \
-    }                                                                                                                           \
-    extern "C" __global__ void __launch_bounds__(128)                                                                          \
-        back_ends_##NAME(const IN *rows, const float *params, const IN *grad, float *ends, float *sums, int t, int d, int n,   \
-                         int lanes, int seg, int segs, int grad_stride) {                                                      \
-        Walk<IN, COMPLEX, SELECTIVE, K, CC, BACK> walk;                                                                         \
-        walk.z = sizes<COMPLEX, SELECTIVE>(t, d, n, seg, segs);                                                                 \
-        walk.run(rows, grad, params, params, ends, sums, (IN *)0, (float *)0, 0, 0, grad_stride, lanes);                        \
+        walk.run RUN;                                                                                                           \
     }
+
+#define SCAN_ENDS(NAME, IN, COMPLEX, SELECTIVE, K, RESIDENT)                                                                    \
+    WALK(scan_ends, ENDS, NAME, IN, COMPLEX, SELECTIVE, K, 1, RESIDENT,                                                         \
+         (const IN *rows, const float *params, float *ends, float *sums, int t, int d, int n, int lanes, int seg, int segs),    \
+         (rows, rows, params, params, ends, sums, (IN *)0, (float *)0, 0, 0, 0, lanes))
+
+#define SCAN_ROWS(NAME, IN, COMPLEX, SELECTIVE, K, CC, RESIDENT)                                                                \
+    WALK(scan_rows, ROWS, NAME, IN, COMPLEX, SELECTIVE, K, CC, RESIDENT,                                                        \
+         (const IN *rows, const float *params, const float *starts, IN *y, float *states, int t, int d, int n, int lanes,       \
+          int seg, int segs, int y_stride, int states_stride),                                                                  \
+         (rows, rows, params, starts, (float *)0, (float *)0, y, states, y_stride, states_stride, 0, lanes))
+
+#define BACK_ENDS(NAME, IN, COMPLEX, SELECTIVE, K, RESIDENT)                                                                    \
+    WALK(back_ends, BACK, NAME, IN, COMPLEX, SELECTIVE, K, 1, RESIDENT,                                                         \
+         (const IN *rows, const float *params, const IN *grad, float *ends, float *sums, int t, int d, int n, int lanes,        \
+          int seg, int segs, int grad_stride),                                                                                  \
+         (rows, grad, params, params, ends, sums, (IN *)0, (float *)0, 0, 0, grad_stride, lanes))
 
 CARRY(real_invariant, false, false)
 CARRY(real_selective, false, true)
@@ -82,11 +84,28 @@ CARRY(complex_invariant, true, false)
 CARRY(complex_selective, true, true)
 
 // NAME_K or NAME_KxCC: K states a lane, CC channels.
-WALK(real_invariant_16, float, false, false, 16, 1)
-WALK(complex_invariant_8, float, true, false, 8, 1)
-WALK(complex_selective_8, float, true, true, 8, 1)
-WALK(real_selective_4, float, false, true, 4, 1)
-WALK(real_selective_16, float, false, true, 16, 1)
-WALK(real_selective_16x2, float, false, true, 16, 2)
-WALK(real_selective_16_bf16, bf16, false, true, 16, 1)
-WALK(real_selective_16x2_bf16, bf16, false, true, 16, 2)
+SCAN_ENDS(real_invariant_16, float, false, false, 16, 4)
+SCAN_ENDS(complex_invariant_8, float, true, false, 8, 4)
+SCAN_ENDS(complex_selective_8, float, true, true, 8, 4)
+SCAN_ENDS(real_selective_4, float, false, true, 4, 6)
+SCAN_ENDS(real_selective_16, float, false, true, 16, 6)
+SCAN_ENDS(real_selective_4_bf16, bf16, false, true, 4, 6)
+SCAN_ENDS(real_selective_16_bf16, bf16, false, true, 16, 6)
+
+SCAN_ROWS(real_invariant_16, float, false, false, 16, 1, 3)
+SCAN_ROWS(complex_invariant_8, float, true, false, 8, 1, 4)
+SCAN_ROWS(complex_selective_8, float, true, true, 8, 1, 4)
+SCAN_ROWS(real_selective_4, float, false, true, 4, 1, 4)
+SCAN_ROWS(real_selective_16, float, false, true, 16, 1, 4)
+SCAN_ROWS(real_selective_16x2, float, false, true, 16, 2, 3)
+SCAN_ROWS(real_selective_4_bf16, bf16, false, true, 4, 1, 4)
+SCAN_ROWS(real_selective_16_bf16, bf16, false, true, 16, 1, 4)
+SCAN_ROWS(real_selective_16x2_bf16, bf16, false, true, 16, 2, 3)
+
+BACK_ENDS(real_invariant_16, float, false, false, 16, 4)
+BACK_ENDS(complex_invariant_8, float, true, false, 8, 4)
+BACK_ENDS(complex_selective_8, float, true, true, 8, 4)
+BACK_ENDS(real_selective_4, float, false, true, 4, 6)
+BACK_ENDS(real_selective_8, float, false, true, 8, 6)
+BACK_ENDS(real_selective_4_bf16, bf16, false, true, 4, 6)
+BACK_ENDS(real_selective_8_bf16, bf16, false, true, 8, 6)

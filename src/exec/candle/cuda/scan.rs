@@ -43,39 +43,39 @@ impl Cut {
     }
 }
 
-/// Kernels that walk rows with K states a lane, `channels` channels a lane.
+/// A kernel that walks rows with K states of a channel a lane, or of two channels.
 struct Walk {
     name: String,
+    /// Lanes that share a channel.
     lanes: usize,
     blocks: usize,
     threads: usize,
-    /// Bytes of staged B or C.
+    /// Bytes of shared memory: the staged B, C or both.
     staged: usize,
 }
 
 impl Walk {
-    fn new(shape: ScanShape) -> Self {
+    /// `kernel` is scan_ends, scan_rows or back_ends.
+    fn new(kernel: &str, shape: ScanShape) -> Self {
+        let (rows, back) = (kernel == "scan_rows", kernel == "back_ends");
         let k = match (shape.complex, shape.selective) {
             (true, _) => 8,
             (false, true) if shape.n <= 4 => 4,
+            (false, true) if back => 8,
             (false, _) => 16,
         };
         let lanes = shape.n.div_ceil(k).next_power_of_two();
-        let two = k == 16 && lanes == 1 && shape.selective && shape.d.is_multiple_of(64);
+        let two = rows && k == 16 && lanes == 1 && shape.selective && shape.d.is_multiple_of(64);
         let of_warp = 32 / lanes * if two { 2 } else { 1 };
         let warps = shape.d.div_ceil(of_warp).min(4);
-        let name = format!("{}_{k}{}", variant(shape), if two { "x2" } else { "" });
-        let numbers = if shape.complex { 2 } else { 1 };
-        let staged = 2 * STAGED * k * lanes * numbers * size_of::<f32>();
+        let name = format!("{kernel}_{}_{k}{}", variant(shape), if two { "x2" } else { "" });
+        let (parts, numbers) = (if rows { 2 } else { 1 }, if shape.complex { 2 } else { 1 });
+        let staged = 2 * STAGED * parts * k * lanes * numbers * size_of::<f32>();
         Self { name, lanes, blocks: shape.d.div_ceil(of_warp * warps), threads: 32 * warps, staged }
     }
 
-    fn launch(&self, segments: usize, streams: usize, parts: usize) -> Launch {
-        Launch {
-            grid: [self.blocks, segments, streams],
-            block: [self.threads, 1],
-            shared: parts * self.staged,
-        }
+    fn launch(&self, segments: usize, streams: usize) -> Launch {
+        Launch { grid: [self.blocks, segments, streams], block: [self.threads, 1], shared: self.staged }
     }
 }
 
@@ -111,23 +111,17 @@ pub fn forward(
     [rows, params, h0]: [&CudaView<'_, f32>; 3],
     (streams, t): (usize, usize),
 ) -> Result<CudaStorage> {
-    let (walk, state) = (Walk::new(shape), shape.state_rows() * shape.d);
+    let (walk, ends_walk) = (Walk::new("scan_rows", shape), Walk::new("scan_ends", shape));
+    let state = shape.state_rows() * shape.d;
     let cut = Cut::new(multiprocessors(device)?, shape, t, (walk.blocks * streams, RESIDENT));
-    let sizes = [t, shape.d, shape.n, walk.lanes, cut.rows, cut.segments];
+    let sizes = |lanes| [t, shape.d, shape.n, lanes, cut.rows, cut.segments];
     let mut starts = None;
     if cut.segments > 1 {
         let mut ends = room(device, streams * cut.segments * state)?;
         let mut sums = room(device, streams * cut.segments * shape.d)?;
-        let grid = walk.launch(cut.segments - 1, streams, 1);
+        let (grid, sizes) = (ends_walk.launch(cut.segments - 1, streams), sizes(ends_walk.lanes));
         let results = &mut [&mut ends.slice_mut(..), &mut sums.slice_mut(..)];
-        launch_on(
-            device,
-            (&FORWARD, &format!("scan_ends_{}", walk.name)),
-            grid,
-            &[rows, params],
-            results,
-            &sizes,
-        )?;
+        launch_on(device, (&FORWARD, &ends_walk.name), grid, &[rows, params], results, &sizes)?;
         carry(device, shape, (params, h0, &sums.slice(..)), &mut ends, (streams, t, cut, state, false))?;
         starts = Some(ends);
     }
@@ -135,10 +129,10 @@ pub fn forward(
     let mut out = room(device, streams * result)?;
     let (mut y, mut states) = out.split_at_mut(t * shape.d);
     let begin = starts.as_ref().map_or_else(|| h0.slice(..), |starts| starts.slice(..));
-    let grid = walk.launch(cut.segments, streams, 2);
-    let sizes = [sizes.as_slice(), &[result, result]].concat();
-    let name = format!("scan_rows_{}", walk.name);
-    launch_on(device, (&FORWARD, &name), grid, &[rows, params, &begin], &mut [&mut y, &mut states], &sizes)?;
+    let grid = walk.launch(cut.segments, streams);
+    let sizes = [sizes(walk.lanes).as_slice(), &[result, result]].concat();
+    let results = &mut [&mut y, &mut states];
+    launch_on(device, (&FORWARD, &walk.name), grid, &[rows, params, &begin], results, &sizes)?;
     Ok(storage(out, device))
 }
 
@@ -159,7 +153,7 @@ pub fn backward(shape: ScanShape, given: [&Tensor; 5], (streams, t): (usize, usi
     let (d, n, r) = (shape.d, shape.n, shape.state_rows());
     let (threads, shared) = back_block(shape);
     let (walk, blocks, state, result) =
-        (Walk::new(shape), d.div_ceil(threads), r * d, shape.result_len(t, chunk(shape)));
+        (Walk::new("back_ends", shape), d.div_ceil(threads), r * d, shape.result_len(t, chunk(shape)));
     with_all(given, |device, [rows, params, h0, flat, grad]| {
         let resident = if shape.complex || !shape.selective { 2 } else { RESIDENT } * 128 / threads;
         let cut = Cut::new(multiprocessors(device)?, shape, t, (blocks * streams, resident));
@@ -167,10 +161,9 @@ pub fn backward(shape: ScanShape, given: [&Tensor; 5], (streams, t): (usize, usi
         let mut sums = room(device, streams * cut.segments * d)?;
         if cut.segments > 1 {
             let sizes = [t, d, n, walk.lanes, cut.rows, cut.segments, result];
-            let grid = walk.launch(cut.segments - 1, streams, 1);
+            let grid = walk.launch(cut.segments - 1, streams);
             let results = &mut [&mut starts.slice_mut(..), &mut sums.slice_mut(..)];
-            let name = format!("back_ends_{}", walk.name);
-            launch_on(device, (&FORWARD, &name), grid, &[&rows, &params, &grad], results, &sizes)?;
+            launch_on(device, (&FORWARD, &walk.name), grid, &[&rows, &params, &grad], results, &sizes)?;
         }
         let end = grad.slice(t * d..);
         carry(device, shape, (&params, &end, &sums.slice(..)), &mut starts, (streams, t, cut, result, true))?;
