@@ -58,12 +58,12 @@ struct Exponent {
     float size, turns, rest;
 };
 
-// 2^(Δ·size), turned by Δ·turns.
-template <bool COMPLEX> __device__ static Pair decay(Exponent a, float dt) {
+// 2^(Δ·size), turned by Δ·turns; `more` is what a sum of many Δ has lost to rounding.
+template <bool COMPLEX> __device__ static Pair decay(Exponent a, float dt, float more = 0.0f) {
     float size = exp2_of(dt * a.size);
     if (!COMPLEX) return {size, 0.0f};
     // Rounded by itself, never part of a fused multiply-add, or `rest` would count twice.
-    float turns = __fmul_rn(dt, a.turns), rest = fmaf(dt, a.rest, fmaf(dt, a.turns, -turns)), sin, cos;
+    float turns = __fmul_rn(dt, a.turns), rest = fmaf(more, a.turns, fmaf(dt, a.rest, fmaf(dt, a.turns, -turns))), sin, cos;
     sincospif(2.0f * (turns - rintf(turns) + rest), &sin, &cos);
     return {size * cos, size * sin};
 }
@@ -111,13 +111,16 @@ __device__ static void four(float (&to)[4], const bf16 *from) {
     to[0] = __uint_as_float(v.x << 16), to[1] = __uint_as_float(v.x & 0xffff0000u);
     to[2] = __uint_as_float(v.y << 16), to[3] = __uint_as_float(v.y & 0xffff0000u);
 }
+// Asks for the line of memory that this lies in.
+__device__ static void ask_for(const void *line) { asm volatile("prefetch.global.L1 [%0];" ::"l"(line)); }
 __device__ static void copies_sent() { asm volatile("cp.async.commit_group;"); }
 // All but the latest group are there.
 __device__ static void copies_there() { asm volatile("cp.async.wait_group 1;" ::: "memory"); }
 
 // Walks the rows of a segment, K states a lane and CC channels a lane apart by 32/lanes.
 //
-// ENDS: from h = 0; writes the last state, and the sum of Δ.    ROWS: from `starts`; writes y and states.
+// ENDS: from h = 0; writes the last state, and the sum of Δ (complex: and its rounding).
+// ROWS: from `starts`; writes y and states.
 // BACK: from g = 0 and the last row to the first, g ← conj(ē)·(g + conj(C)·ȳ); writes g before the first row.
 enum Pass { ENDS, ROWS, BACK };
 #define STAGED 16
@@ -132,7 +135,8 @@ template <typename In, bool COMPLEX, bool SELECTIVE, int K, int CC, Pass PASS> s
     int at[AHEAD], dt_at[AHEAD];
     Exponent a[SELECTIVE ? CC : 1][SELECTIVE ? K : 1];
     Pair fixed[SELECTIVE ? 1 : K], b[SELECTIVE ? 1 : K], q[SELECTIVE ? 1 : K], h[CC][K];
-    float skip[CC], sum[CC];
+    // ΣΔ and, by which it is too great, for a turn's fraction needs it (Kahan 1965).
+    float skip[CC], sum[CC], over[CC];
 
     // The i-th row that is met.
     __device__ int row(int i) const { return PASS == BACK ? from + count - 1 - i : from + i; }
@@ -151,6 +155,17 @@ template <typename In, bool COMPLEX, bool SELECTIVE, int K, int CC, Pass PASS> s
                 copy_ahead(tile + k, source);
             else
                 for (int m = 0; m < MOST; m++) tile[k + m] = there && v + m < z.r ? source[m] : In(0.0f);
+        }
+    }
+
+    // Asks for the lines of a warp's rows i .. i + STAGED before they are fetched: a lane a line.
+    __device__ void ask(int i) const {
+        if (i >= count) return;
+        int lane = threadIdx.x % 32, at = row(min(i + lane % STAGED, count - 1)), channel = min(c[0] - lane % per, z.d - 1);
+        const In *u = PASS == BACK ? gy + at * z.d : rows + at * z.width, *line = (lane < STAGED ? u : rows + at * z.width + z.d) + channel;
+        if (SELECTIVE || lane < STAGED) {
+            ask_for(line);
+            if (CC == 2) ask_for(line + 32);
         }
     }
 
@@ -179,7 +194,11 @@ template <typename In, bool COMPLEX, bool SELECTIVE, int K, int CC, Pass PASS> s
         for (int j = 0; j < CC; j++) {
             y[j] = 0.0f;
             x[j] = PASS == BACK ? NUMBERS * u[j] : SELECTIVE ? dt[j] * u[j] : u[j];
-            if (SELECTIVE && PASS != ROWS) sum[j] += dt[j];
+            if (SELECTIVE && PASS != ROWS) {
+                float more = COMPLEX ? dt[j] - over[j] : dt[j], all = sum[j] + more;
+                if (COMPLEX) over[j] = (all - sum[j]) - more;
+                sum[j] = all;
+            }
         }
 #pragma unroll
         for (int k0 = 0; k0 < K; k0 += 4 / NUMBERS) {
@@ -245,7 +264,7 @@ template <typename In, bool COMPLEX, bool SELECTIVE, int K, int CC, Pass PASS> s
 #pragma unroll
         for (int j = 0; j < CC; j++) {
             c[j] = (blockIdx.x * (blockDim.x / 32) + warp) * per * CC + j * per + lane % per;
-            sum[j] = 0.0f;
+            sum[j] = over[j] = 0.0f;
             skip[j] = PASS == ROWS && c[j] < z.d ? params[(SELECTIVE ? 1 : 3) * z.state + c[j]] : 0.0f;
 #pragma unroll
             for (int k = 0; k < K; k++) {
@@ -291,6 +310,8 @@ template <typename In, bool COMPLEX, bool SELECTIVE, int K, int CC, Pass PASS> s
             copies_sent();
         }
         for (int i = 0; i < count; i += STAGED) {
+            // Where outputs and states are written too, the lines would push each other out.
+            if (PASS != ROWS) ask(i + STAGED);
             if (SELECTIVE) {
                 if (i + STAGED < count) stage(other, i + STAGED);
                 copies_sent();
@@ -337,6 +358,9 @@ template <typename In, bool COMPLEX, bool SELECTIVE, int K, int CC, Pass PASS> s
         save(ends + place * z.state);
         if (SELECTIVE && n0 == 0)
             for (int j = 0; j < CC; j++)
-                if (c[j] < z.d) sums[place * z.d + c[j]] = sum[j];
+                if (c[j] < z.d) {
+                    sums[place * NUMBERS * z.d + c[j]] = sum[j];
+                    if (COMPLEX) sums[(place * NUMBERS + 1) * z.d + c[j]] = -over[j];
+                }
     }
 };

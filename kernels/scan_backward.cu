@@ -29,18 +29,13 @@ template <int S = 8> __device__ static float over_lanes(float (&v)[16]) {
 
 // Asks for the lines of a warp's chunk of rows before they are read: a lane a line. Without `states` there is no chunk.
 template <bool SELECTIVE, typename In>
-__device__ static void ahead(const Sizes &z, const In *rows, const In *gy, const float *states, int base, int c, int chunk) {
+__device__ static void ask(const Sizes &z, const In *rows, const In *gy, const float *states, int base, int c, int chunk) {
     if (!states) return;
     int lane = threadIdx.x % 32, i = base + lane % chunk;
-    const void *lines[] = {rows + i * z.width + c, gy + i * z.d + c, rows + i * z.width + 2 * z.d};
-    if (SELECTIVE) {
-        asm volatile("prefetch.global.L1 [%0];" ::"l"(lane < 16 ? lines[0] : rows + i * z.width + z.d + c));
-        asm volatile("prefetch.global.L1 [%0];" ::"l"(lane < 16 ? lines[1] : lines[2]));
-    } else {
-        asm volatile("prefetch.global.L1 [%0];" ::"l"(lines[0]));
-        asm volatile("prefetch.global.L1 [%0];" ::"l"(lines[1]));
-    }
-    for (int m = lane; m < z.r; m += 32) asm volatile("prefetch.global.L1 [%0];" ::"l"(states + m * z.d + c));
+    const In *row = rows + i * z.width, *other = gy + i * z.d + c;
+    ask_for(lane < 16 || !SELECTIVE ? row + c : row + z.d + c);
+    ask_for(lane < 16 || !SELECTIVE ? other : row + 2 * z.d);
+    for (int m = lane; m < z.r; m += 32) ask_for(states + m * z.d + c);
 }
 
 // grows [S, T, width] (its columns of B and C are left to scan_mix), mix [channel blocks, S, T, 2R] (selective),
@@ -82,8 +77,8 @@ __device__ static void back(const In *all, const float *params, const float *h0,
                 tile[v * PITCH + i] = base + i < to ? number(rows[(base + i) * z.width + 2 * z.d + v]) : 0.0f;
             }
         }
-        ahead<SELECTIVE>(z, rows, gy_rows, chunk == first ? (const float *)0 : chunk == 1 ? h0 : states + (chunk - 1) * z.state, base - CHUNK,
-                         min(c - lane, z.d - 1), CHUNK);
+        const float *earlier = chunk == first ? (const float *)0 : chunk == 1 ? h0 : states + (chunk - 1) * z.state;
+        ask<SELECTIVE>(z, rows, gy_rows, earlier, base - CHUNK, min(c - lane, z.d - 1), CHUNK);
         float x[CHUNK], dt[SELECTIVE ? CHUNK : 1], gy[CHUNK], gx[CHUNK], gdt[SELECTIVE ? CHUNK : 1];
 #pragma unroll
         for (int i = 0; i < CHUNK; i++) {

@@ -16,13 +16,13 @@ template <bool COMPLEX> __device__ static Pair power(Pair a, int exponent) {
 template <bool COMPLEX, bool SELECTIVE>
 __device__ static void carry(const float *params, const float *initial, float *ends, const float *sums, int t, int d, int n,
                              int seg, int segs, int initial_stride, int back) {
-    const int BATCH = 16;
+    const int BATCH = 16, NUMBERS = COMPLEX ? 2 : 1;
     Sizes z = sizes<COMPLEX, SELECTIVE>(t, d, n, seg, segs);
     int at = blockIdx.x * blockDim.x + threadIdx.x, c = at % d, m = at / d;
     if (m >= n) return;
     long s = blockIdx.y;
     ends += s * segs * z.state;
-    sums += s * segs * d;
+    sums += s * segs * NUMBERS * d;
     Pair fixed = get<COMPLEX>(params, z, m, c), whole = {1.0f, 0.0f}, last = whole;
     Exponent a = exponent<COMPLEX>(fixed);
     if (!SELECTIVE) whole = power<COMPLEX>(fixed, seg), last = power<COMPLEX>(fixed, t - (segs - 1) * seg);
@@ -34,7 +34,8 @@ __device__ static void carry(const float *params, const float *initial, float *e
             int g = back ? segs - 1 - i - p : i + p;
             bool there = i + p < segs - 1;
             own[p] = there ? get<COMPLEX>(ends + g * z.state, z, m, c) : Pair{0.0f, 0.0f};
-            by[p] = SELECTIVE && there ? decay<COMPLEX>(a, sums[(long)g * d + c]) : g == segs - 1 ? last : whole;
+            const float *sum = sums + g * NUMBERS * d + c;
+            by[p] = SELECTIVE && there ? decay<COMPLEX>(a, sum[0], COMPLEX ? sum[d] : 0.0f) : g == segs - 1 ? last : whole;
         }
 #pragma unroll
         for (int p = 0; p < BATCH; p++) {

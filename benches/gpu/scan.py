@@ -99,14 +99,14 @@ class Scan:
     def forward(self, shape, rows, params, h0, resident=None):
         s, t, _ = rows.shape
         name, lanes, blocks, threads, shared = self.walk("scan_rows", shape, rows.dtype)
-        seg, segs = segments(t, shape, blocks * s, resident or 3)
+        seg, segs = segments(t, shape, blocks * s, resident or 384 // threads)
         state = shape.r * shape.d
         y = torch.empty(s, t, shape.d, dtype=rows.dtype, device="cuda")
         states = torch.empty(s, 1 + (t - 1) // shape.chunk, state, device="cuda")
         starts = h0
         if segs > 1:
             starts = torch.empty(s, segs, state, device="cuda")
-            sums = torch.empty(s, segs, shape.d, device="cuda")
+            sums = torch.empty(s, segs, 2 if shape.complex else 1, shape.d, device="cuda")
             end, end_lanes, end_blocks, end_threads, end_shared = self.walk("scan_ends", shape, rows.dtype)
             self.launch(self.forward_module, end, (end_blocks, segs - 1, s), end_threads, end_shared, [rows, params, starts, sums, t, shape.d, shape.n, end_lanes, seg, segs])
             self.carry(shape, s, t, params, h0, sums, starts, seg, segs, state, 0)
@@ -128,7 +128,7 @@ class Scan:
         if segs > 1:
             name, lanes, wblocks, wthreads, shared = self.walk("back_ends", shape, rows.dtype)
             starts = torch.empty(s, segs, state, device="cuda")
-            sums = torch.empty(s, segs, d, device="cuda")
+            sums = torch.empty(s, segs, numbers, d, device="cuda")
             self.launch(self.forward_module, name, (wblocks, segs - 1, s), wthreads, shared, [rows, params, gy, starts, sums, t, d, n, lanes, seg, segs, t * d])
             self.carry(shape, s, t, params, gh, sums, starts, seg, segs, state, 1)
         grows, gh0 = torch.empty_like(rows), torch.empty_like(h0)

@@ -69,7 +69,7 @@ impl Walk {
         let of_warp = 32 / lanes * if two { 2 } else { 1 };
         let warps = shape.d.div_ceil(of_warp).min(4);
         let name = format!("{kernel}_{}_{k}{}", variant(shape), if two { "x2" } else { "" });
-        let (parts, numbers) = (if rows { 2 } else { 1 }, if shape.complex { 2 } else { 1 });
+        let (parts, numbers) = (if rows { 2 } else { 1 }, shape.numbers());
         let staged = 2 * STAGED * parts * k * lanes * numbers * size_of::<f32>();
         Self { name, lanes, blocks: shape.d.div_ceil(of_warp * warps), threads: 32 * warps, staged }
     }
@@ -113,12 +113,13 @@ pub fn forward(
 ) -> Result<CudaStorage> {
     let (walk, ends_walk) = (Walk::new("scan_rows", shape), Walk::new("scan_ends", shape));
     let state = shape.state_rows() * shape.d;
-    let cut = Cut::new(multiprocessors(device)?, shape, t, (walk.blocks * streams, RESIDENT));
+    let cut =
+        Cut::new(multiprocessors(device)?, shape, t, (walk.blocks * streams, RESIDENT * 128 / walk.threads));
     let sizes = |lanes| [t, shape.d, shape.n, lanes, cut.rows, cut.segments];
     let mut starts = None;
     if cut.segments > 1 {
         let mut ends = room(device, streams * cut.segments * state)?;
-        let mut sums = room(device, streams * cut.segments * shape.d)?;
+        let mut sums = room(device, streams * cut.segments * shape.numbers() * shape.d)?;
         let (grid, sizes) = (ends_walk.launch(cut.segments - 1, streams), sizes(ends_walk.lanes));
         let results = &mut [&mut ends.slice_mut(..), &mut sums.slice_mut(..)];
         launch_on(device, (&FORWARD, &ends_walk.name), grid, &[rows, params], results, &sizes)?;
@@ -158,7 +159,7 @@ pub fn backward(shape: ScanShape, given: [&Tensor; 5], (streams, t): (usize, usi
         let resident = if shape.complex || !shape.selective { 2 } else { RESIDENT } * 128 / threads;
         let cut = Cut::new(multiprocessors(device)?, shape, t, (blocks * streams, resident));
         let mut starts = room(device, streams * cut.segments * state)?;
-        let mut sums = room(device, streams * cut.segments * d)?;
+        let mut sums = room(device, streams * cut.segments * shape.numbers() * d)?;
         if cut.segments > 1 {
             let sizes = [t, d, n, walk.lanes, cut.rows, cut.segments, result];
             let grid = walk.launch(cut.segments - 1, streams);

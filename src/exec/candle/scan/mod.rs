@@ -49,7 +49,12 @@ pub struct ScanShape {
 impl ScanShape {
     /// R: rows of h.
     pub fn state_rows(&self) -> usize {
-        if self.complex { 2 * self.n } else { self.n }
+        self.n * self.numbers()
+    }
+
+    /// Numbers in a state.
+    pub fn numbers(&self) -> usize {
+        if self.complex { 2 } else { 1 }
     }
 
     /// Numbers in an input row.
