@@ -1,5 +1,6 @@
 # make demo   build, clean a real noisy recording, draw it
 # make test   every test
+# make kernels  compile the GPU's kernels again, compare with what is committed
 # make rtsan  the real-time path under the real-time sanitizer
 # make fuzz   model files, recipes and sounds, a minute each (FUZZ_SECONDS=600 for longer)
 SHELL := /bin/bash
@@ -8,7 +9,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 RTSAN_LIB := $(shell rustc --print sysroot 2>/dev/null)/lib/rustlib/$(HOST)/lib/librustc-stable_rt.rtsan.a
 
-.PHONY: demo test rtsan fuzz tools data
+.PHONY: demo test kernels rtsan fuzz tools data
 
 demo: tools
 	$(CARGO) build --release
@@ -20,6 +21,12 @@ test: tools
 	RAYON_NUM_THREADS=1 $(CARGO) test --all-targets
 	RAYON_NUM_THREADS=1 $(CARGO) test --doc
 	$(MAKE) rtsan
+
+# Needs no GPU: the compiler comes as wheels.
+kernels: tools
+	@{ command -v g++ && python3 -c 'import ensurepip, venv'; } >/dev/null 2>&1 || \
+		{ $(SUDO) apt-get update && $(SUDO) apt-get install -y --no-install-recommends g++ python3-venv; }
+	kernels/check.sh
 
 # Every op through advance and reset; one allocation, lock or system call there ends the test program.
 rtsan: tools
