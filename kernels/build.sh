@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Compiles every kernel here to PTX for sm_80 and newer: kernels/ptx/*.ptx, which are committed.
+# Compiles every kernel here to PTX for sm_80 and newer: kernels/ptx/*.ptx, which are committed, with the hashes of what they
+# were made of.
 #
 #   NVCC=/path/to/nvcc kernels/build.sh [OUT]      # OUT: kernels/ptx
 set -euo pipefail
@@ -13,3 +14,4 @@ rm -f "$out"/*.ptx
 for source in *.cu; do
     "$nvcc" -ptx -arch=compute_80 -O3 -std=c++17 "$source" -o "$out/${source%.cu}.ptx"
 done
+sha256sum *.cu *.cuh >"$out/sources.sha256"

@@ -8,12 +8,12 @@
 //     scan_rows    each segment from there: y, the final state, the state before every CHUNK-th row
 //     back_ends, scan_carry and back_rows: the same from the last row to the first, for the gradients      scan_backward.cu
 //
-// So a short batch of long sounds fills the chip; the price is that every decay is computed twice. With one segment the first
-// two are left out. A channel is a lane's: its states are registers, its rows are read 32 neighbouring channels at a time, and
+// So a short batch of long sounds fills the chip; the price is that every decay is computed twice. With one segment there are no
+// ends. A channel is a lane's, or that of a few where it has many states: its states are registers, its rows are read 32 neighbouring channels at a time, and
 // B and C, which all channels share, are staged in shared memory. Every sum has a fixed order.
 //
 // The exponential is ex2.approx of Δ·A·log₂e (error 2⁻²²); a rotation is counted in turns. States below 2⁻¹⁰⁰ are 0 where they are
-// handed out, and denormal numbers are 0 on the way. Places within a stream are counted in 31 bits.
+// handed out. Places within a stream are counted in 31 bits.
 #pragma once
 #include <cuda_bf16.h>
 
@@ -163,10 +163,7 @@ template <typename In, bool COMPLEX, bool SELECTIVE, int K, int CC, Pass PASS> s
         if (i >= count) return;
         int lane = threadIdx.x % 32, at = row(min(i + lane % STAGED, count - 1)), channel = min(c[0] - lane % per, z.d - 1);
         const In *u = PASS == BACK ? gy + at * z.d : rows + at * z.width, *line = (lane < STAGED ? u : rows + at * z.width + z.d) + channel;
-        if (SELECTIVE || lane < STAGED) {
-            ask_for(line);
-            if (CC == 2) ask_for(line + 32);
-        }
+        if (SELECTIVE || lane < STAGED) ask_for(line);
     }
 
     // u (or ȳ) and Δ of the rows i .. i + AHEAD; zeros beyond the last.
@@ -310,7 +307,7 @@ template <typename In, bool COMPLEX, bool SELECTIVE, int K, int CC, Pass PASS> s
             copies_sent();
         }
         for (int i = 0; i < count; i += STAGED) {
-            // Where outputs and states are written too, the lines would push each other out.
+            // Where outputs and states are written too, it costs more than it gives in f32, and nothing in bf16.
             if (PASS != ROWS) ask(i + STAGED);
             if (SELECTIVE) {
                 if (i + STAGED < count) stage(other, i + STAGED);

@@ -6,7 +6,7 @@
 // A lane is a channel. A segment's chunks go from the last to the first; in a chunk, state by state: h of all its rows again from
 // the saved state, kept in registers with the decays, then g back over them. What a lane carries from chunk to chunk (g, and
 // the parameters' gradients so far) is its own column of shared memory. The gradients of B and C are sums over channels: 16 rows of
-// both are 32 numbers a lane, which five exchanges add over the 32 lanes of a warp, one number a lane. Grid: channels, segments,
+// both are 32 numbers a lane, which five rounds of exchanges add over the 32 lanes of a warp, one number a lane. Grid: channels, segments,
 // streams; any multiple of 32 threads.
 #include "scan.cuh"
 

@@ -24,7 +24,6 @@ import torch
 
 KERNELS = Path(__file__).parents[2] / "kernels"
 SMS = torch.cuda.get_device_properties(0).multi_processor_count
-LN2 = math.log(2.0)
 
 
 def compiled(source, folder):
@@ -123,14 +122,13 @@ class Scan:
         threads = next((x for x in (128, 64, 32) if bytes_of(x) <= 48 << 10), 32)
         threads = min(threads, -(-d // 32) * 32)
         blocks = -(-d // threads)
-        seg, segs = segments(t, shape, blocks * s, resident or (384 // threads if not shape.complex else 256 // threads))
-        starts = gh
+        seg, segs = segments(t, shape, blocks * s, resident or (384 if shape.selective and not shape.complex else 256) // threads)
+        starts = torch.empty(s, segs, state, device="cuda")
+        sums = torch.empty(s, segs, numbers, d, device="cuda")
         if segs > 1:
             name, lanes, wblocks, wthreads, shared = self.walk("back_ends", shape, rows.dtype)
-            starts = torch.empty(s, segs, state, device="cuda")
-            sums = torch.empty(s, segs, numbers, d, device="cuda")
             self.launch(self.forward_module, name, (wblocks, segs - 1, s), wthreads, shared, [rows, params, gy, starts, sums, t, d, n, lanes, seg, segs, t * d])
-            self.carry(shape, s, t, params, gh, sums, starts, seg, segs, state, 1)
+        self.carry(shape, s, t, params, gh, sums, starts, seg, segs, state, 1)
         grows, gh0 = torch.empty_like(rows), torch.empty_like(h0)
         mix = torch.empty(blocks, s, t, 2 * r, device="cuda") if shape.selective else h0
         gparams = torch.empty(s * segs, shape.params, device="cuda")
@@ -142,12 +140,12 @@ class Scan:
         return grows, gparams.sum(0), gh0
 
 
-def inputs(shape, s, t, seed, least=1e-3):
+def inputs(shape, s, t, seed):
     g = torch.Generator(device="cuda").manual_seed(seed)
     normal = lambda *size: torch.randn(*size, generator=g, device="cuda")
     n, d = shape.n, shape.d
     if shape.selective:
-        dt = torch.exp(torch.rand(s, t, d, generator=g, device="cuda") * math.log((0.1 if shape.complex else 1.0) / least)) * least
+        dt = torch.exp(torch.rand(s, t, d, generator=g, device="cuda") * math.log((0.1 if shape.complex else 1.0) / 1e-3)) * 1e-3
         rows = torch.cat([normal(s, t, d), dt, normal(s, t, 2 * shape.r)], 2)
         a = -torch.arange(1, n + 1, device="cuda").float()[:, None].expand(n, d) * (1 + 0.1 * torch.rand(n, d, generator=g, device="cuda"))
         if shape.complex:
@@ -194,8 +192,8 @@ def off(a, b):
     return ((a - b).abs().max() / b.abs().max()).item() if bool(torch.isfinite(a).all()) else math.inf
 
 
-def check(scan, shape, s, t, seed=0, dtype=torch.float32, resident=None, least=1e-3):
-    rows, params, h0 = inputs(shape, s, t, seed, least)
+def check(scan, shape, s, t, seed=0, dtype=torch.float32, resident=None):
+    rows, params, h0 = inputs(shape, s, t, seed)
     rows = rows.to(dtype)
     gy, gh = torch.randn(s, t, shape.d, device="cuda").to(dtype), torch.randn_like(h0)
     y, states = scan.forward(shape, rows, params, h0, resident)

@@ -88,7 +88,7 @@ impl Begins {
         let mut state = model.zero_state(count)?;
         let carried = self.carried.get(graph).and_then(Option::as_ref);
         let begins: Vec<Begin> = (first..first + count as u64).map(|index| self.draw(index)).collect();
-        let settled = match &self.settled {
+        let settled = match self.settled.as_ref().filter(|_| begins.contains(&Begin::Settled)) {
             Some(settled) => {
                 Some(CandleState::stack(model.plan(), std::slice::from_ref(settled), model.dtype())?)
             }

@@ -73,8 +73,8 @@ pub(crate) struct Launch {
     pub shared: usize,
 }
 
-/// What a kernel has of shared memory without asking.
-const SHARED: usize = 48 << 10;
+/// Bytes of shared memory that a kernel has without asking.
+pub(crate) const SHARED: usize = 48 << 10;
 
 /// Runs a kernel whose arguments are the inputs, the results and the sizes, in this order.
 pub(crate) fn launch(

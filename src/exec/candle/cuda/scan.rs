@@ -3,10 +3,10 @@
 use candle_core::cuda_backend::cudarc::driver::sys::CUdevice_attribute;
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView};
 use candle_core::cuda_backend::{CudaDevice, WrapErr};
-use candle_core::{CudaStorage, Result, Tensor};
+use candle_core::{CudaStorage, Result, Tensor, bail};
 
 use super::super::scan::ScanShape;
-use super::call::{Kernels, Launch, each, kernels, launch, launch_on, room, storage, tensor};
+use super::call::{Kernels, Launch, SHARED, each, kernels, launch, launch_on, room, storage, tensor};
 use super::linear::sum;
 use super::with_all;
 
@@ -19,8 +19,8 @@ const STAGED: usize = 16;
 const LEAST: usize = 64;
 /// Blocks of 128 threads that a multiprocessor holds, by the kernels' registers.
 const RESIDENT: usize = 3;
-/// What a block may have of shared memory: four of them on a multiprocessor.
-const SHARED: usize = 48 << 10;
+/// States a channel, at most: more lanes a channel than a warp has, and more shared memory than a block gets, are not met before.
+const MOST_STATES: usize = 64;
 
 /// Rows from one saved state to the next.
 pub fn chunk(shape: ScanShape) -> usize {
@@ -104,6 +104,17 @@ fn carry(
     launch_on(device, (&FORWARD, &name), grid, &[params, initial, sums], results, &sizes)
 }
 
+/// Refuses what the kernels are not made for.
+fn check(shape: ScanShape, streams: usize) -> Result<()> {
+    if shape.n > MOST_STATES || streams == 0 {
+        bail!(
+            "scan on the GPU: expected at most {MOST_STATES} states a channel and a stream, got {} and {streams} streams",
+            shape.n
+        );
+    }
+    Ok(())
+}
+
 /// The flat result of `t` rows a stream.
 pub fn forward(
     device: &CudaDevice,
@@ -111,6 +122,7 @@ pub fn forward(
     [rows, params, h0]: [&CudaView<'_, f32>; 3],
     (streams, t): (usize, usize),
 ) -> Result<CudaStorage> {
+    check(shape, streams)?;
     let (walk, ends_walk) = (Walk::new("scan_rows", shape), Walk::new("scan_ends", shape));
     let state = shape.state_rows() * shape.d;
     let cut =
@@ -151,6 +163,7 @@ fn back_block(shape: ScanShape) -> (usize, usize) {
 
 /// Gradients of rows, params and h₀ from (rows, params, h₀, result, its gradient).
 pub fn backward(shape: ScanShape, given: [&Tensor; 5], (streams, t): (usize, usize)) -> Result<[Tensor; 3]> {
+    check(shape, streams)?;
     let (d, n, r) = (shape.d, shape.n, shape.state_rows());
     let (threads, shared) = back_block(shape);
     let (walk, blocks, state, result) =

@@ -43,7 +43,7 @@ fn scans_agree_with_f64_forward_and_backward() -> Candle<()> {
         Ok([y, h, found[0].clone(), found[1].clone(), found[2].clone()])
     };
     let mut worst = [0f64; 5];
-    for (d, n) in [(1, 1), (17, 3), (70, 16), (33, 40), (8, 64)] {
+    for (d, n) in [(1, 1), (17, 3), (70, 16), (33, 40), (8, 64), (64, 16), (320, 12)] {
         for shape in scans::variants(d, n) {
             for t in [1, 33, 64, 65, 300] {
                 let inputs = scans::inputs(&shape, 3, t)?;
