@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from common import agree, exact, gradients, inverse_softplus, leaf, log_uniform, normal, rel, rng
 
 SHAPES = [(2, 1, 4, 8), (2, 7, 5, 1), (1, 129, 16, 16), (2, 33, 4, 64), (1, 257, 3, 8), (1, 4097, 1, 1)]
-UPSTREAM = [("softplus_bias_z", 128, True), ("plain", 128, False), ("long", 512, True)]
-UPDATES = [(96, 16), (129, 32), (40, 64)]
+UPSTREAM = [("softplus_bias_z", 128, True), ("plain", 128, False), ("long", 512, True), ("longest", 4096, True)]
+UPDATES = [(96, 16), (129, 32), (40, 64), (2048, 16)]
 
 
 def pair(x):
