@@ -1,17 +1,18 @@
 //! Standard output.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 
 use serde::Serialize;
 
 use crate::{Error, Result};
 
-/// Writes text; a pipe that closes is an error, not a panic.
+/// Writes text; a pipe that its reader has closed wants no more of it.
 pub fn text(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .map_err(|e| Error::io("write", "standard output", e))
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Error::io("write", "standard output", e)),
+        _ => Ok(()),
+    }
 }
 
 /// Writes a document as JSON.

@@ -105,6 +105,19 @@ fn bench_tells_times_and_the_machines_floors() {
 }
 
 #[test]
+fn a_reader_that_has_seen_enough_is_no_mistake() {
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_cascabel"))
+        .args(["info", "denoise", "--plan"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), [].as_slice()));
+}
+
+#[test]
 fn help_and_completions_go_to_standard_output() {
     let folder = Folder::new();
     assert!(folder.run("--version").ok().text().starts_with("cascabel "));

@@ -166,10 +166,9 @@ fn finish(run: &Run, results: &[Result<Report>], spent: Duration) -> Result<Tall
             let (total, fresh) = (seconds.iter().sum::<f64>(), seconds.len());
             let skipped = tally.done - fresh;
             let times = total / spent.as_secs_f64().max(1e-9);
-            let line = format!(
-                "{fresh} files done, {skipped} done before, {} failed; {total:.1} s at {times:.1} × real time\n",
-                tally.failed
-            );
+            let speed =
+                if fresh == 0 { String::new() } else { format!("; {total:.1} s at {times:.1} × real time") };
+            let line = format!("{fresh} files done, {skipped} done before, {} failed{speed}\n", tally.failed);
             print::text(&line)?;
         }
     }
