@@ -3,18 +3,18 @@
 //! | op | rows in → out | state | formula, source |
 //! |---|---|---|---|
 //! | embed | token → d | – | `y = E[token]` |
-//! | linear | d_in → d_out | – | `y = act(W x + b)`; GLU: `(W₁x+b₁)·σ(W₂x+b₂)` (Dauphin et al. 2017, arXiv 1612.08083, §2) |
-//! | norm | d → d | – | LayerNorm (Ba et al. 2016, arXiv 1607.06450, §3), RMSNorm (Zhang & Sennrich 2019, arXiv 1910.07467, §3) |
+//! | linear | d_in → d_out | – | `y = act(W x + b)`; GLU: `(W₁x+b₁)·σ(W₂x+b₂)` (Dauphin et al. 2017, arXiv 1612.08083) |
+//! | norm | d → d | – | LayerNorm (Ba et al. 2016, arXiv 1607.06450), RMSNorm (Zhang & Sennrich 2019, arXiv 1910.07467) |
 //! | conv | d → d | last k−1 rows | `y_t = act(b + Σ_j w_j x_{t−k+1+j})`, depthwise, causal (Mamba, arXiv 2312.00752, §3.4) |
-//! | scan | d → d | h \[N, d\] | `h ← Ā h + B̄ u`, `y = C h + D u` (S4D, arXiv 2206.11893, §2; Mamba, arXiv 2312.00752, §3.2) |
+//! | scan | d → d | h \[N, d\] | `h ← Ā h + B̄ u`, `y = C h + D u` (S4D, arXiv 2206.11893; Mamba, arXiv 2312.00752, §3.2) |
 //! | gate | d, d → d | – | `y = x · act(z)` |
 //! | activate | d → d | – | `y = act(x)` |
 //! | add | d, d → d | – | `y = a + b` |
-//! | film | d → d | – | `y = x·(1 + s) + t`, (s, t) a view of 2d columns (Perez et al. 2018, arXiv 1709.07871, §2.1) |
+//! | film | d → d | – | `y = x·(1 + s) + t`, (s, t) a view of 2d columns (Perez et al. 2018, arXiv 1709.07871) |
 //! | delay | d → d | the rows held | `y_t = x_{t−r}` |
 //! | frame | p rows → 1 | last w−1 rows | the last w rows side by side, oldest first |
 //! | overlap | 1 row → p rows | last coarse rows | `y_t = Σ_k z_{⌊t/p⌋−s−k}[t mod p + kp]` |
-//! | dropout | d → d | – | training only: `y = x·m/(1−r)` (Srivastava et al. 2014, JMLR 15, §4); identity elsewhere |
+//! | dropout | d → d | – | training only: `y = x·m/(1−r)` (Srivastava et al. 2014, JMLR 15); identity elsewhere |
 //!
 //! Each op's page says what [`Plan::cost`](super::Plan::cost) counts for one row of its output: multiply-adds (two floating-point
 //! operations each), exponentials and the like, bytes of weights read, at four bytes a number, and bytes of state that a stream holds.
@@ -29,7 +29,7 @@ pub enum Act {
     None,
     /// `x·σ(x)`.
     Silu,
-    /// `x·Φ(x)` with the error function (Hendrycks & Gimpel 2016, arXiv 1606.08415, §2), as PyTorch's default.
+    /// `x·Φ(x)` with the error function (Hendrycks & Gimpel 2016, arXiv 1606.08415), as PyTorch's default.
     Gelu,
     /// `max(x, 0)`.
     Relu,
@@ -57,7 +57,7 @@ pub enum NormKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Rule {
-    /// Zero-order hold: `Ā = e^{ΔA}`, `B̄ = (Ā − 1)/A` (S4D, arXiv 2206.11893, §2).
+    /// Zero-order hold: `Ā = e^{ΔA}`, `B̄ = (Ā − 1)/A` (S4D, arXiv 2206.11893).
     Zoh,
     /// Bilinear: `Ā = (1 + ΔA/2)/(1 − ΔA/2)`, `B̄ = Δ/(1 − ΔA/2)` (the same).
     Bilinear,
