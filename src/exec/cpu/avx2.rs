@@ -19,7 +19,7 @@ pub unsafe fn sum8(x: __m256) -> f32 {
     }
 }
 
-/// `x · 2^n` by adding to the exponent.
+/// `x · 2^n` by a factor with that exponent: for n = −127 it is zero, for 128 infinite.
 #[inline(always)]
 #[allow(clippy::undocumented_unsafe_blocks, reason = "the caller vouches for AVX2")]
 unsafe fn scale8(x: __m256, n: __m256) -> __m256 {
@@ -90,12 +90,21 @@ unsafe impl Lanes for Avx2 {
         unsafe { Self(_mm256_andnot_ps(sign, self.0), _mm256_andnot_ps(sign, self.1)) }
     }
     #[inline(always)]
-    unsafe fn floor(self) -> Self {
-        unsafe { Self(_mm256_floor_ps(self.0), _mm256_floor_ps(self.1)) }
+    unsafe fn less_nearest(self) -> Self {
+        let nearest = |x| unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x) };
+        unsafe { self.sub(Self(nearest(self.0), nearest(self.1))) }
     }
     #[inline(always)]
     unsafe fn scale(self, n: Self) -> Self {
         unsafe { Self(scale8(self.0, n.0), scale8(self.1, n.1)) }
+    }
+    #[inline(always)]
+    unsafe fn bounded(self) -> Self {
+        unsafe { Self::splat(128.0).min(Self::splat(-127.0).max(self)) }
+    }
+    #[inline(always)]
+    unsafe fn normal(self) -> Self {
+        self
     }
     #[inline(always)]
     unsafe fn where_below(self, bound: Self, a: Self, b: Self) -> Self {

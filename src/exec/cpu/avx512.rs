@@ -64,12 +64,20 @@ unsafe impl Lanes for Avx512 {
         Self(unsafe { _mm512_abs_ps(self.0) })
     }
     #[inline(always)]
-    unsafe fn floor(self) -> Self {
-        Self(unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC }>(self.0) })
+    unsafe fn less_nearest(self) -> Self {
+        Self(unsafe { _mm512_reduce_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0) })
     }
     #[inline(always)]
     unsafe fn scale(self, n: Self) -> Self {
         Self(unsafe { _mm512_scalef_ps(self.0, n.0) })
+    }
+    #[inline(always)]
+    unsafe fn bounded(self) -> Self {
+        self
+    }
+    #[inline(always)]
+    unsafe fn normal(self) -> Self {
+        self
     }
     #[inline(always)]
     unsafe fn where_below(self, bound: Self, a: Self, b: Self) -> Self {

@@ -101,12 +101,20 @@ pub unsafe fn conv<V: Lanes>(
             let sequence = Sequence::of(pass, step, span);
             for t in 0..span.rows {
                 let y = row(pass, step.output, span.start + t);
+                let mut first = [sequence.row(t); 4];
+                for (j, x) in first.iter_mut().enumerate().take(taps) {
+                    *x = sequence.row(t + j);
+                }
                 let mut c = 0;
                 while c < width {
                     let mut sum = V::load(pass.weights.add(bias + c));
-                    for j in 0..taps {
-                        let w = V::load(pass.weights.add(weight + j * wide + c));
-                        sum = w.fma(V::load(sequence.row(t + j).add(c)), sum);
+                    let mut tap = |j: usize, x: *const f32| {
+                        sum = V::load(pass.weights.add(weight + j * wide + c)).fma(V::load(x.add(c)), sum);
+                    };
+                    if taps == 4 {
+                        first.iter().enumerate().for_each(|(j, x)| tap(j, *x));
+                    } else {
+                        (0..taps).for_each(|j| tap(j, sequence.row(t + j)));
                     }
                     put(activate(act, sum), y.add(c), step.output);
                     c += 16;

@@ -40,10 +40,15 @@ pub unsafe trait Lanes: Copy {
     unsafe fn max(self, o: Self) -> Self;
     /// The absolute value.
     unsafe fn abs(self) -> Self;
-    /// The greatest integer not above.
-    unsafe fn floor(self) -> Self;
-    /// `self · 2^n`, n integral in [−126, 127] and the result normal.
+    /// The number less the integer nearest to it, ties to even.
+    unsafe fn less_nearest(self) -> Self;
+    /// x for 2^x: itself, or kept within [−127, 128] where `scale` needs it so. Beyond, 2^x is 0 or overflows either way.
+    unsafe fn bounded(self) -> Self;
+    /// `self · 2^n` for an integral n that is [`bounded`](Self::bounded).
     unsafe fn scale(self, n: Self) -> Self;
+    /// Zero, its sign kept, for denormal numbers. Where [`FlushDenormals`](super::float_mode::FlushDenormals) makes the processor do it, nothing is left
+    /// to do.
+    unsafe fn normal(self) -> Self;
     /// `a` where self < bound, else `b`.
     unsafe fn where_below(self, bound: Self, a: Self, b: Self) -> Self;
     /// All lanes added: halves, quarters, eighths, then pairs.
@@ -56,19 +61,18 @@ pub unsafe trait Lanes: Copy {
 ///
 /// As for [`Lanes`].
 pub trait Math: Lanes {
-    /// `2^x` for x clamped to [−126, 127]: degree-5 minimax polynomial on the fraction, exact at integers.
+    /// `2^x`, 0 where that is denormal: degree-5 minimax polynomial on what is left of the nearest integer, exact at integers.
     #[inline(always)]
     unsafe fn exp2(self) -> Self {
         // SAFETY: the caller vouches for the instruction set.
         unsafe {
-            let x = self.max(Self::splat(-126.0)).min(Self::splat(127.0));
-            let n = x.floor();
-            let r = x.sub(n);
-            let p = Self::splat(0.001_879_318_5).fma(r, Self::splat(0.008_990_995_6));
-            let p = p.fma(r, Self::splat(0.055_818_677));
-            let p = p.fma(r, Self::splat(0.240_159_27));
-            let p = p.fma(r, Self::splat(0.693_151_7));
-            p.fma(r, Self::splat(1.0)).scale(n)
+            let x = self.bounded();
+            let r = x.less_nearest();
+            let p = Self::splat(0.001_326_472_8).fma(r, Self::splat(0.009_671_514));
+            let p = p.fma(r, Self::splat(0.055_507_336));
+            let p = p.fma(r, Self::splat(0.240_222_42));
+            let p = p.fma(r, Self::splat(0.693_147));
+            p.fma(r, Self::splat(1.0)).scale(x.sub(r)).normal()
         }
     }
 
@@ -77,8 +81,8 @@ pub trait Math: Lanes {
     unsafe fn sigmoid(self) -> Self {
         // SAFETY: as above.
         unsafe {
-            let e = self.mul(Self::splat(-std::f32::consts::LOG2_E)).exp2();
-            Self::splat(1.0).div(e.add(Self::splat(1.0)))
+            let x = self.mul(Self::splat(-std::f32::consts::LOG2_E));
+            Self::splat(1.0).div(x.exp2().add(Self::splat(1.0)))
         }
     }
 
@@ -94,8 +98,8 @@ pub trait Math: Lanes {
     unsafe fn tanh(self) -> Self {
         // SAFETY: as above.
         unsafe {
-            let e = self.mul(Self::splat(2.0 * std::f32::consts::LOG2_E)).exp2();
-            Self::splat(-2.0).div(e.add(Self::splat(1.0))).add(Self::splat(1.0))
+            let x = self.mul(Self::splat(2.0 * std::f32::consts::LOG2_E));
+            Self::splat(-2.0).div(x.exp2().add(Self::splat(1.0))).add(Self::splat(1.0))
         }
     }
 
@@ -142,10 +146,9 @@ pub trait Math: Lanes {
     unsafe fn turn(self, rate: Self, rest: Self) -> (Self, Self) {
         // SAFETY: as above.
         unsafe {
-            let half = Self::splat(0.5);
             let turns = self.mul(rate);
             let lost = self.fnma(rate, turns);
-            let r = turns.sub(turns.add(half).floor()).add(self.mul(rest).sub(lost));
+            let r = turns.less_nearest().add(self.mul(rest).sub(lost));
             let q = r.mul(r);
             let s = Self::splat(0.077_220_12).fma(q, Self::splat(-0.598_045_17));
             let s = s.fma(q, Self::splat(2.550_031_4));
@@ -159,13 +162,6 @@ pub trait Math: Lanes {
             let two_s = s.add(s);
             (two_s.fnma(s, Self::splat(1.0)), two_s.mul(c))
         }
-    }
-
-    /// 0 where smaller than [`TINY`](crate::exec::TINY).
-    #[inline(always)]
-    unsafe fn flush(self) -> Self {
-        // SAFETY: as above.
-        unsafe { self.abs().where_below(Self::splat(crate::exec::TINY), Self::splat(0.0), self) }
     }
 }
 

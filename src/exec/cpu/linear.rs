@@ -4,6 +4,8 @@
 //! are added pairwise at the end; S depends on the panel's width alone (1 for three or four vectors, 2 for two, 4 for one,
 //! enough to hide the latency of the multiply-add). Neither the number of rows nor their grouping changes a bit.
 
+use std::mem::MaybeUninit;
+
 use super::kernels::{Pass, activate, put};
 use super::lanes::{Lanes, Math};
 use super::pack::Linear;
@@ -37,6 +39,9 @@ pub unsafe fn linear<V: Lanes>(pass: &Pass<'_>, step: &Step, packed: &Linear) {
         out += if packed.act == Act::Glu { wide / 2 } else { wide };
     }
 }
+
+/// Steps of k in a turn of the inner loop, a multiple of every number of partial sums.
+const UNROLL: usize = 4;
 
 /// Up to four vectors of outputs and their weights `[k][vector][16]`.
 struct Panel {
@@ -99,21 +104,33 @@ impl Panel {
                     *sum = V::load(self.bias.add(v * 16));
                 }
             }
-            let whole = self.d_in / S * S;
+            let rows: [*const f32; MR] = std::array::from_fn(|r| x.add(r * x_stride));
+            let whole = self.d_in / UNROLL * UNROLL;
             let mut k = 0;
             while k < whole {
-                for s in 0..S {
-                    self.multiply_add::<V, MR, NV, S>(&mut acc, x, x_stride, k + s, s);
+                for s in 0..UNROLL {
+                    self.multiply_add::<V, MR, NV, S>(&mut acc, &rows, k + s, s % S);
                 }
-                k += S;
+                k += UNROLL;
             }
-            for s in 0..S {
+            for s in 0..UNROLL {
                 if whole + s < self.d_in {
-                    self.multiply_add::<V, MR, NV, S>(&mut acc, x, x_stride, whole + s, s);
+                    self.multiply_add::<V, MR, NV, S>(&mut acc, &rows, whole + s, s % S);
                 }
             }
+            // Sums go from their registers straight to their rows, or, where more is to be done, through a buffer.
+            let direct = NV > 1 && self.act == Act::None;
+            let mut buffer = MaybeUninit::<[[[f32; 16]; NV]; MR]>::uninit();
+            let (to, stride) = if direct { (y, place.stride) } else { (buffer.as_mut_ptr().cast(), NV * 16) };
             for (r, row) in acc.iter().enumerate() {
-                self.finish::<V, NV, S>(row, y.add(r * place.stride), place);
+                for v in 0..NV {
+                    total(row, v).store(to.add(r * stride + v * 16));
+                }
+            }
+            if !direct {
+                for r in 0..MR {
+                    self.finish::<V, NV>(to.add(r * stride), y.add(r * place.stride), place);
+                }
             }
         }
     }
@@ -122,8 +139,7 @@ impl Panel {
     unsafe fn multiply_add<V: Lanes, const MR: usize, const NV: usize, const S: usize>(
         &self,
         acc: &mut [[[V; NV]; S]; MR],
-        x: *const f32,
-        x_stride: usize,
+        rows: &[*const f32; MR],
         k: usize,
         s: usize,
     ) {
@@ -134,8 +150,8 @@ impl Panel {
             for (v, weight) in weights.iter_mut().enumerate() {
                 *weight = V::load(w.add(v * 16));
             }
-            for (r, row) in acc.iter_mut().enumerate() {
-                let x = V::splat(*x.add(r * x_stride + k));
+            for (row, x) in acc.iter_mut().zip(rows) {
+                let x = V::splat(*x.add(k));
                 for (sum, weight) in row.get_unchecked_mut(s).iter_mut().zip(weights) {
                     *sum = x.fma(weight, *sum);
                 }
@@ -143,23 +159,12 @@ impl Panel {
         }
     }
 
+    /// A row's sums to what the step writes.
     #[inline(always)]
-    unsafe fn finish<V: Lanes, const NV: usize, const S: usize>(
-        &self,
-        sums: &[[V; NV]; S],
-        y: *mut f32,
-        place: Place,
-    ) {
+    unsafe fn finish<V: Lanes, const NV: usize>(&self, sums: *const f32, y: *mut f32, place: Place) {
         // SAFETY: as for `block`.
         unsafe {
-            let sum = |v: usize| {
-                let part = |s: usize| *sums.get_unchecked(s).get_unchecked(v);
-                match S {
-                    1 => part(0),
-                    2 => part(0).add(part(1)),
-                    _ => part(0).add(part(1)).add(part(2).add(part(3))),
-                }
-            };
+            let sum = |v: usize| V::load(sums.add(v * 16));
             if self.act == Act::Glu {
                 for v in 0..NV / 2 {
                     put(sum(v).mul(sum(NV / 2 + v).sigmoid()), y.add(v * 16), place);
@@ -169,6 +174,20 @@ impl Panel {
                     put(activate(self.act, sum(v)), y.add(v * 16), place);
                 }
             }
+        }
+    }
+}
+
+/// The partial sums of vector `v` added up, pairwise.
+#[inline(always)]
+unsafe fn total<V: Lanes, const NV: usize, const S: usize>(sums: &[[V; NV]; S], v: usize) -> V {
+    // SAFETY: v is below NV; S is 1, 2 or 4.
+    unsafe {
+        let part = |s: usize| *sums.get_unchecked(s).get_unchecked(v);
+        match S {
+            1 => part(0),
+            2 => part(0).add(part(1)),
+            _ => part(0).add(part(1)).add(part(2).add(part(3))),
         }
     }
 }

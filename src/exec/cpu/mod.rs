@@ -68,6 +68,8 @@ pub struct Cpu {
     program: Program,
     isa: Isa,
     limits: Limits,
+    /// Rows of a stream that go through all steps together.
+    tile: usize,
     arena: Aligned,
     /// One state a stream, and behind them the one that `reset` copies.
     states: Aligned,
@@ -88,7 +90,8 @@ impl Cpu {
     /// As [`open`](Self::open), for a given instruction set; one that the CPU lacks becomes the best that it has.
     pub fn open_with(plan: &Plan, weights: &Weights, limits: Limits, isa: Isa) -> Self {
         let limits = Limits { max_rows: limits.max_rows.max(1), max_streams: limits.max_streams.max(1) };
-        let program = Program::new(plan, weights, limits);
+        let tile = program::tile(plan, limits);
+        let program = Program::new(plan, weights, Limits { max_rows: tile, ..limits });
         let (arena, states) =
             (Aligned::zeros(program.arena_len), Aligned::zeros(program.state_len * (limits.max_streams + 1)));
         Self {
@@ -98,11 +101,12 @@ impl Cpu {
             positions: vec![0; limits.max_streams],
             initial_position: 0,
             table: RowTable::new(plan, limits.max_streams),
-            tokens: Vec::with_capacity(limits.max_rows * limits.max_streams),
+            tokens: Vec::with_capacity(tile * limits.max_streams),
             done: vec![0; limits.max_streams],
             plan: plan.clone(),
             program,
             limits,
+            tile,
         }
     }
 
@@ -121,9 +125,9 @@ impl Cpu {
         4 * self.program.arena_len
     }
 
-    /// One pass: at most `max_rows` rows of each feed. Returns false when nothing is left.
+    /// One pass: at most a tile of rows of each feed. Returns false when nothing is left.
     fn pass(&mut self, feeds: &[Feed], input: Rows<'_>, output: &mut [f32]) -> bool {
-        let max = self.limits.max_rows;
+        let max = self.tile;
         let (positions, done) = (&self.positions, &self.done);
         let part = feeds.iter().enumerate().map(|(i, feed)| {
             let rows = (feed.rows - done.get(i).copied().unwrap_or(0)).min(max);
@@ -163,7 +167,7 @@ impl Cpu {
     /// Seconds that each step takes for `rows` rows of stream 0, in the plan's order: the least of `repeats` runs of
     /// `inner` times each. For measuring, after an `advance`; the stream is reset.
     pub fn time_steps(&mut self, rows: usize, repeats: usize, inner: usize) -> Vec<f64> {
-        self.table.fill([(0, 0, rows.min(self.limits.max_rows))].into_iter());
+        self.table.fill([(0, 0, rows.min(self.tile))].into_iter());
         let (mode, steps) = (float_mode::FlushDenormals::on(), self.plan.ops.len());
         let mut once = |step: usize| {
             let start = std::time::Instant::now();
@@ -225,6 +229,7 @@ impl Cpu {
             let at = stream * self.program.state_len + slot.at;
             if let Some(to) = self.states.as_mut_slice().get_mut(at..at + slot.rows * slot.stride) {
                 copy_rows(from, slot.width, to, slot.stride, slot.width);
+                to.iter_mut().for_each(|x| *x *= slot.unit);
             }
         }
     }
@@ -285,6 +290,7 @@ impl Executor for Cpu {
         state.position = self.position(stream);
         for (slot, to) in self.program.slots.iter().zip(&mut state.slots) {
             copy_rows(self.state(stream, slot).unwrap_or(&[]), slot.stride, to, slot.width, slot.width);
+            to.iter_mut().for_each(|x| *x /= slot.unit);
         }
         state
     }

@@ -100,8 +100,8 @@ unsafe impl Lanes for Neon {
         Self(self.0.map(|x| unsafe { vabsq_f32(x) }))
     }
     #[inline(always)]
-    unsafe fn floor(self) -> Self {
-        Self(self.0.map(|x| unsafe { vrndmq_f32(x) }))
+    unsafe fn less_nearest(self) -> Self {
+        Self(self.0.map(|x| unsafe { vsubq_f32(x, vrndnq_f32(x)) }))
     }
     #[inline(always)]
     unsafe fn scale(self, n: Self) -> Self {
@@ -109,6 +109,15 @@ unsafe impl Lanes for Neon {
             let exponent = vaddq_s32(vcvtnq_s32_f32(n), vdupq_n_s32(127));
             vmulq_f32(x, vreinterpretq_f32_s32(vshlq_n_s32::<23>(exponent)))
         })
+    }
+    #[inline(always)]
+    unsafe fn bounded(self) -> Self {
+        unsafe { Self::splat(128.0).min(Self::splat(-127.0).max(self)) }
+    }
+    #[inline(always)]
+    unsafe fn normal(self) -> Self {
+        let zero = unsafe { self.mul(Self::splat(0.0)) };
+        unsafe { self.abs().where_below(Self::splat(f32::MIN_POSITIVE), zero, self) }
     }
     #[inline(always)]
     unsafe fn where_below(self, bound: Self, a: Self, b: Self) -> Self {

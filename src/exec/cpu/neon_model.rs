@@ -55,9 +55,9 @@ pub fn vfmsq_f32(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t 
 pub fn vabsq_f32(a: float32x4_t) -> float32x4_t {
     a.map(f32::abs)
 }
-/// Rounds towards minus infinity.
-pub fn vrndmq_f32(a: float32x4_t) -> float32x4_t {
-    a.map(f32::floor)
+/// Rounds to the nearest integer, ties to even.
+pub fn vrndnq_f32(a: float32x4_t) -> float32x4_t {
+    a.map(f32::round_ties_even)
 }
 /// Rounds to the nearest, ties to even; saturates, NaN gives 0.
 pub fn vcvtnq_s32_f32(a: float32x4_t) -> int32x4_t {

@@ -81,12 +81,20 @@ unsafe impl Lanes for Portable {
         self.map(f32::abs)
     }
     #[inline(always)]
-    unsafe fn floor(self) -> Self {
-        self.map(f32::floor)
+    unsafe fn less_nearest(self) -> Self {
+        self.map(|x| x - x.round_ties_even())
     }
     #[inline(always)]
     unsafe fn scale(self, n: Self) -> Self {
         self.zip(n, |x, n| x * f32::from_bits(((n as i32 + 127) as u32) << 23))
+    }
+    #[inline(always)]
+    unsafe fn bounded(self) -> Self {
+        self.map(|x| if x.is_nan() { x } else { x.clamp(-127.0, 128.0) })
+    }
+    #[inline(always)]
+    unsafe fn normal(self) -> Self {
+        self.map(|x| if x.abs() < f32::MIN_POSITIVE { 0.0f32.copysign(x) } else { x })
     }
     #[inline(always)]
     unsafe fn where_below(self, bound: Self, a: Self, b: Self) -> Self {

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use super::buffer::{Aligned, Layout, stride};
 use super::pack::{self, Linear, Pool};
+use super::scan::UNIT;
 use crate::exec::Limits;
 use crate::plan::{
     Act, Coefficients, Dynamics, NormKind, Op, OpKind, Plan, Scan, ValueId, View, Weights, coefficients,
@@ -31,6 +32,8 @@ pub struct Slot {
     pub stride: usize,
     /// Numbers in a row.
     pub width: usize,
+    /// What 1 is held as.
+    pub unit: f32,
 }
 
 /// Offsets into the packed weights of a scan: rows as in [`Scan::state_rows`], padded.
@@ -40,9 +43,9 @@ pub struct ScanWeights {
     pub n: usize,
     /// A·log₂e and, complex, A_imag/2π and what its rounding lost behind it (selective); Ā (invariant).
     pub a: usize,
-    /// B̄ (invariant).
+    /// B̄ times the state's unit (invariant).
     pub b: usize,
-    /// C (invariant).
+    /// C divided by it (invariant).
     pub c: usize,
     /// D.
     pub skip: usize,
@@ -183,6 +186,8 @@ fn scan_kernel(weights: &Weights, scan: &Scan, pool: &mut Pool) -> Kernel {
         (scan.dynamics, coefficients(scan, weights, 1.0))
     {
         let mut push = |x: &[f32]| pool.push(pack::padded(x, scan.d));
+        let (b, c): (Vec<f32>, Vec<f32>) =
+            (b.iter().map(|b| b * UNIT).collect(), c.iter().map(|c| c / UNIT).collect());
         let packed = ScanWeights { n: scan.n, a: push(&a), b: push(&b), c: push(&c), skip };
         return if scan.is_complex() { Kernel::InvariantComplex(packed) } else { Kernel::Invariant(packed) };
     }
@@ -200,6 +205,17 @@ fn scan_kernel(weights: &Weights, scan: &Scan, pool: &mut Pool) -> Kernel {
     }
     let packed = ScanWeights { n: scan.n, a: pool.push(a), b: 0, c: 0, skip };
     if scan.is_complex() { Kernel::SelectiveComplex(packed) } else { Kernel::Selective(packed) }
+}
+
+/// Rows of each stream that go through the steps together, at most the limit: as many as leave their values in the second cache
+/// beside some weights, but enough for each weight that is read to serve many rows of the coarsest tier.
+pub fn tile(plan: &Plan, limits: Limits) -> usize {
+    const CACHED: usize = 64 << 10;
+    const SERVED: usize = 96;
+    let (_, arena) = place_values(plan, limits);
+    let cached = CACHED * limits.max_rows / arena.max(1);
+    let served = SERVED.saturating_mul(plan.period()).div_ceil(limits.max_streams);
+    limits.max_rows.min(cached.max(served))
 }
 
 /// A place for each value, reused once its last reader has run.
@@ -253,8 +269,12 @@ fn place_states(plan: &Plan) -> (Vec<Slot>, usize) {
         .filter_map(|op| op.state.map(|s| s.0))
         .collect();
     let mut place = |(i, slot): (usize, &crate::plan::StateSlot)| {
-        let stride = if scans.contains(&i) { slot.width.next_multiple_of(16) } else { stride(slot.width) };
-        Slot { at: layout.place(slot.rows * stride), rows: slot.rows, stride, width: slot.width }
+        let (stride, unit) = if scans.contains(&i) {
+            (slot.width.next_multiple_of(16), UNIT)
+        } else {
+            (stride(slot.width), 1.0)
+        };
+        Slot { at: layout.place(slot.rows * stride), rows: slot.rows, stride, width: slot.width, unit }
     };
     let slots = plan.states.iter().enumerate().map(&mut place).collect();
     (slots, layout.len())

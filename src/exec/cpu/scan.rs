@@ -1,12 +1,16 @@
 //! The diagonal recurrence, SIMD across channels: `h ← Ā·h + B̄·u`, `y = C·h + D·u` (complex: `2·Re(C·h) + D·u`).
 //!
-//! The states of a channel are summed in ascending order; what is smaller than [`TINY`](crate::exec::TINY) becomes 0 at
-//! every row. Sixteen channels at a time go through all rows of a stream, so that their state stays in the first cache.
+//! The states of a channel are summed in ascending order; what is smaller than [`TINY`] becomes 0 at every row. For that a state is
+//! held times [`UNIT`], so that `TINY` is the least normal number, and the processor flushes what lies below it by itself.
+//! Sixteen channels at a time go through all rows of a stream, so that their state stays in the first cache.
 
 use super::kernels::{Pass, put, row};
 use super::lanes::{Lanes, Math};
 use super::program::{ScanWeights, Step};
-use crate::exec::Span;
+use crate::exec::{Span, TINY};
+
+/// What a state of 1 is held as, a power of two: 2⁻²⁶.
+pub const UNIT: f32 = f32::MIN_POSITIVE / TINY;
 
 /// Calls `f(span, state, channel)` for each stream's rows and each 16 channels.
 #[inline(always)]
@@ -37,14 +41,14 @@ pub unsafe fn selective<V: Lanes>(pass: &Pass<'_>, step: &Step, weights: &ScanWe
                 let [u, dt] =
                     [0, 1].map(|i: usize| V::load(row(pass, *step.inputs.get_unchecked(i), r).add(c)));
                 let (b, read) = (row(pass, step.inputs[2], r), row(pass, step.inputs[3], r));
-                let (du, mut y) = (dt.mul(u), V::splat(0.0));
+                let (du, mut y) = (dt.mul(u).mul(V::splat(UNIT)), V::splat(0.0));
                 for k in 0..weights.n {
                     let decay = dt.mul(V::load(a.add(k * stride))).exp2();
-                    let state = decay.fma(V::load(h.add(k * stride)), du.mul(V::splat(*b.add(k)))).flush();
+                    let state = decay.fma(V::load(h.add(k * stride)), du.mul(V::splat(*b.add(k)))).normal();
                     state.store(h.add(k * stride));
                     y = state.fma(V::splat(*read.add(k)), y);
                 }
-                put(skip.fma(u, y), row(pass, step.output, r).add(c), step.output);
+                put(skip.fma(u, y.mul(V::splat(1.0 / UNIT))), row(pass, step.output, r).add(c), step.output);
             }
         });
     }
@@ -66,7 +70,7 @@ pub unsafe fn selective_complex<V: Lanes>(pass: &Pass<'_>, step: &Step, weights:
                 let [u, dt] =
                     [0, 1].map(|i: usize| V::load(row(pass, *step.inputs.get_unchecked(i), r).add(c)));
                 let (b, read) = (row(pass, step.inputs[2], r), row(pass, step.inputs[3], r));
-                let (du, mut y) = (dt.mul(u), V::splat(0.0));
+                let (du, mut y) = (dt.mul(u).mul(V::splat(UNIT)), V::splat(0.0));
                 for k in 0..weights.n {
                     let (re, im) = (h.add(k * stride), h.add(imag + k * stride));
                     let size = dt.mul(V::load(a.add(k * stride))).exp2();
@@ -80,13 +84,13 @@ pub unsafe fn selective_complex<V: Lanes>(pass: &Pass<'_>, step: &Step, weights:
                     y = next.0.fma(V::splat(*read.add(2 * k)), y);
                     y = next.1.fnma(V::splat(*read.add(2 * k + 1)), y);
                 }
-                put(skip.fma(u, y.add(y)), row(pass, step.output, r).add(c), step.output);
+                put(skip.fma(u, y.mul(V::splat(2.0 / UNIT))), row(pass, step.output, r).add(c), step.output);
             }
         });
     }
 }
 
-/// S4D's scan, real A.
+/// S4D's scan, real A; B̄ is packed times [`UNIT`], C divided by it.
 ///
 /// # Safety
 ///
@@ -103,7 +107,8 @@ pub unsafe fn invariant<V: Lanes>(pass: &Pass<'_>, step: &Step, weights: &ScanWe
                 let (u, mut y) = (V::load(row(pass, step.inputs[0], r).add(c)), V::splat(0.0));
                 for k in 0..weights.n {
                     let at = k * stride;
-                    let state = V::load(a.add(at)).fma(V::load(h.add(at)), V::load(b.add(at)).mul(u)).flush();
+                    let state =
+                        V::load(a.add(at)).fma(V::load(h.add(at)), V::load(b.add(at)).mul(u)).normal();
                     state.store(h.add(at));
                     y = state.fma(V::load(read.add(at)), y);
                 }
@@ -113,7 +118,7 @@ pub unsafe fn invariant<V: Lanes>(pass: &Pass<'_>, step: &Step, weights: &ScanWe
     }
 }
 
-/// S4D's scan, complex A.
+/// S4D's scan, complex A, packed as for [`invariant`].
 ///
 /// # Safety
 ///
@@ -152,6 +157,6 @@ unsafe fn step_complex<V: Lanes>(a: (V, V), bu: (V, V), h: (V, V)) -> (V, V) {
     unsafe {
         let re = a.1.fnma(h.1, a.0.fma(h.0, bu.0));
         let im = a.1.fma(h.0, a.0.fma(h.1, bu.1));
-        (re.flush(), im.flush())
+        (re.normal(), im.normal())
     }
 }
