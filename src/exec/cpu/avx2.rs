@@ -19,11 +19,14 @@ pub unsafe fn sum8(x: __m256) -> f32 {
     }
 }
 
-/// `x · 2^n` by a factor with that exponent: for n = −127 it is zero, for 128 infinite.
+/// `x · 2^n` by a factor with that exponent: for n = −127 it is zero, for 128 twice that of 127.
 #[inline(always)]
 #[allow(clippy::undocumented_unsafe_blocks, reason = "the caller vouches for AVX2")]
 unsafe fn scale8(x: __m256, n: __m256) -> __m256 {
     unsafe {
+        let most = _mm256_set1_ps(127.0);
+        let x = _mm256_blendv_ps(x, _mm256_add_ps(x, x), _mm256_cmp_ps::<_CMP_GT_OQ>(n, most));
+        let n = _mm256_min_ps(n, most);
         let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
         _mm256_mul_ps(x, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent)))
     }

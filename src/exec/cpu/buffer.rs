@@ -56,7 +56,8 @@ impl Layout {
     /// Room for `len` numbers from a line on, and slack behind.
     pub fn place(&mut self, len: usize) -> usize {
         let at = self.len;
-        self.len += len.next_multiple_of(16) + 16;
+        // Too much for any memory stays too much, and ends where it is allocated.
+        self.len = self.len.saturating_add(len.saturating_add(31) / 16 * 16);
         at
     }
 

@@ -1,6 +1,7 @@
 //! Denormal numbers count as zero while the kernels run: set on entry, put back on exit, on the audio thread and off it alike.
 
-/// While it lives, this thread treats denormal numbers as zero (x86: FTZ and DAZ; elsewhere nothing changes).
+/// While it lives, this thread treats denormal numbers as zero (x86: FTZ and DAZ). Elsewhere nothing changes: states are still flushed, by
+/// comparison, but what a scan adds up on the way may keep values below 2⁻¹⁰⁰ that x86 drops.
 pub struct FlushDenormals {
     #[cfg(target_arch = "x86_64")]
     before: u32,

@@ -42,7 +42,7 @@ pub unsafe trait Lanes: Copy {
     unsafe fn abs(self) -> Self;
     /// The number less the integer nearest to it, ties to even.
     unsafe fn less_nearest(self) -> Self;
-    /// x for 2^x: itself, or kept within [−127, 128] where `scale` needs it so. Beyond, 2^x is 0 or overflows either way.
+    /// x for 2^x: itself, or kept within [−127, 128] where `scale` needs it so. Beyond, 2^x is 0 or infinite either way.
     unsafe fn bounded(self) -> Self;
     /// `self · 2^n` for an integral n that is [`bounded`](Self::bounded).
     unsafe fn scale(self, n: Self) -> Self;

@@ -68,7 +68,7 @@ pub struct Cpu {
     program: Program,
     isa: Isa,
     limits: Limits,
-    /// Rows of a stream that go through all steps together.
+    /// Rows of a stream that go through all steps together when all streams are fed.
     tile: usize,
     arena: Aligned,
     /// One state a stream, and behind them the one that `reset` copies.
@@ -92,8 +92,10 @@ impl Cpu {
         let limits = Limits { max_rows: limits.max_rows.max(1), max_streams: limits.max_streams.max(1) };
         let tile = program::tile(plan, limits);
         let program = Program::new(plan, weights, Limits { max_rows: tile, ..limits });
-        let (arena, states) =
-            (Aligned::zeros(program.arena_len), Aligned::zeros(program.state_len * (limits.max_streams + 1)));
+        let (arena, states) = (
+            Aligned::zeros(program.arena_len),
+            Aligned::zeros(program.state_len.saturating_mul(limits.max_streams.saturating_add(1))),
+        );
         Self {
             isa: isa.available(),
             arena,
@@ -101,7 +103,7 @@ impl Cpu {
             positions: vec![0; limits.max_streams],
             initial_position: 0,
             table: RowTable::new(plan, limits.max_streams),
-            tokens: Vec::with_capacity(tile * limits.max_streams),
+            tokens: Vec::with_capacity(tile.saturating_mul(limits.max_streams)),
             done: vec![0; limits.max_streams],
             plan: plan.clone(),
             program,
@@ -127,7 +129,8 @@ impl Cpu {
 
     /// One pass: at most a tile of rows of each feed. Returns false when nothing is left.
     fn pass(&mut self, feeds: &[Feed], input: Rows<'_>, output: &mut [f32]) -> bool {
-        let max = self.tile;
+        // What streams that are not fed leave free, the others take.
+        let max = (self.tile * self.limits.max_streams / feeds.len().max(1)).min(self.limits.max_rows);
         let (positions, done) = (&self.positions, &self.done);
         let part = feeds.iter().enumerate().map(|(i, feed)| {
             let rows = (feed.rows - done.get(i).copied().unwrap_or(0)).min(max);
@@ -164,7 +167,7 @@ impl Cpu {
         unsafe { self.isa.run(steps, &pass) };
     }
 
-    /// Seconds that each step takes for `rows` rows of stream 0, in the plan's order: the least of `repeats` runs of
+    /// Seconds that each step takes for `rows` rows (at most a tile) of stream 0, in the plan's order: the least of `repeats` runs of
     /// `inner` times each. For measuring, after an `advance`; the stream is reset.
     pub fn time_steps(&mut self, rows: usize, repeats: usize, inner: usize) -> Vec<f64> {
         self.table.fill([(0, 0, rows.min(self.tile))].into_iter());

@@ -106,6 +106,10 @@ unsafe impl Lanes for Neon {
     #[inline(always)]
     unsafe fn scale(self, n: Self) -> Self {
         self.zip(n, |x, n| unsafe {
+            let most = vdupq_n_f32(127.0);
+            let above = vcgtq_f32(n, most);
+            let x = vbslq_f32(above, vaddq_f32(x, x), x);
+            let n = vbslq_f32(above, most, n);
             let exponent = vaddq_s32(vcvtnq_s32_f32(n), vdupq_n_s32(127));
             vmulq_f32(x, vreinterpretq_f32_s32(vshlq_n_s32::<23>(exponent)))
         })

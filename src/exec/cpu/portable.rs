@@ -86,7 +86,10 @@ unsafe impl Lanes for Portable {
     }
     #[inline(always)]
     unsafe fn scale(self, n: Self) -> Self {
-        self.zip(n, |x, n| x * f32::from_bits(((n as i32 + 127) as u32) << 23))
+        self.zip(n, |x, n| {
+            let x = if n > 127.0 { x + x } else { x };
+            x * f32::from_bits(((n.min(127.0) as i32 + 127) as u32) << 23)
+        })
     }
     #[inline(always)]
     unsafe fn bounded(self) -> Self {

@@ -207,13 +207,14 @@ fn scan_kernel(weights: &Weights, scan: &Scan, pool: &mut Pool) -> Kernel {
     if scan.is_complex() { Kernel::SelectiveComplex(packed) } else { Kernel::Selective(packed) }
 }
 
-/// Rows of each stream that go through the steps together, at most the limit: as many as leave their values in the second cache
+/// Rows of each stream, when all are fed, that go through the steps together, at most the limit: as many as leave their values in the second cache
 /// beside some weights, but enough for each weight that is read to serve many rows of the coarsest tier.
 pub fn tile(plan: &Plan, limits: Limits) -> usize {
     const CACHED: usize = 64 << 10;
     const SERVED: usize = 96;
-    let (_, arena) = place_values(plan, limits);
-    let cached = CACHED * limits.max_rows / arena.max(1);
+    let some = limits.max_rows.min(1 << 16);
+    let (_, arena) = place_values(plan, Limits { max_rows: some, ..limits });
+    let cached = CACHED * some / arena.max(1);
     let served = SERVED.saturating_mul(plan.period()).div_ceil(limits.max_streams);
     limits.max_rows.min(cached.max(served))
 }
@@ -240,7 +241,8 @@ fn place_values(plan: &Plan, limits: Limits) -> (Vec<Place>, usize) {
     let mut rooms: Vec<(usize, usize, usize)> = Vec::new();
     let mut places = vec![Place::default(); plan.values.len()];
     for (id, (value, place)) in plan.values.iter().zip(&mut places).enumerate() {
-        let len = value.tier.max_rows(limits.max_rows).max(1) * limits.max_streams * stride(value.width);
+        let len = value.tier.max_rows(limits.max_rows).max(1);
+        let len = len.saturating_mul(limits.max_streams).saturating_mul(stride(value.width));
         let (from, last) = (born.get(id).copied().flatten(), last_use.get(id).copied().unwrap_or(0));
         let keep = if id == plan.output.0 { usize::MAX } else { last.max(from.unwrap_or(0)) };
         let fit = rooms.iter_mut().filter(|(_, room, free)| *room >= len && from.is_some_and(|f| *free < f));

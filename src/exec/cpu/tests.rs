@@ -153,6 +153,50 @@ fn streams_of_different_phases_run_together_as_alone() -> Result<()> {
     Ok(())
 }
 
+/// 2^x of each number.
+struct Powers(Vec<f32>);
+
+impl super::probes::Probe for Powers {
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(&mut self) {
+        for x in self.0.chunks_exact_mut(16) {
+            // SAFETY: sixteen numbers.
+            unsafe { V::load(x.as_ptr()).exp2().store(x.as_mut_ptr()) }
+        }
+    }
+}
+
+#[test]
+fn powers_of_two_have_the_same_bits_over_the_whole_range() {
+    let mut x: Vec<f32> = (-140_000..140_000).map(|i| i as f32 * 1e-3).collect();
+    x.extend([
+        127.5, 127.7, 127.999_99, 128.0, 3e38, -3e38, -126.5, -127.5, 1e-30, -1e-30, 0.0, -0.0, 0.5, -0.5,
+        1.5, 2.5,
+    ]);
+    let mode = super::float_mode::FlushDenormals::on();
+    let all: Vec<Vec<f32>> = Isa::ALL
+        .into_iter()
+        .filter(|isa| isa.is_available())
+        .map(|isa| {
+            let mut powers = Powers(x.clone());
+            isa.probe(&mut powers);
+            powers.0
+        })
+        .collect();
+    drop(mode);
+    for (i, x) in x.iter().enumerate() {
+        assert!(
+            all.iter().all(|y| y[i].to_bits() == all[0][i].to_bits()),
+            "2^{x}: {:?}",
+            all.iter().map(|y| y[i]).collect::<Vec<_>>()
+        );
+        let exact = f64::from(*x).exp2();
+        if exact < 3.4e38 && exact > 1.2e-38 {
+            assert!((f64::from(all[0][i]) / exact - 1.0).abs() < 4e-7, "2^{x}: {}", all[0][i]);
+        }
+    }
+}
+
 /// After its input a state dies away. Where f32 on the reference says 0, the processor's own flush has made it 0.
 #[test]
 fn states_end_at_zero_where_the_definition_says() -> Result<()> {
