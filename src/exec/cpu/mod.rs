@@ -130,7 +130,8 @@ impl Cpu {
     /// One pass: at most a tile of rows of each feed. Returns false when nothing is left.
     fn pass(&mut self, feeds: &[Feed], input: Rows<'_>, output: &mut [f32]) -> bool {
         // What streams that are not fed leave free, the others take.
-        let max = (self.tile * self.limits.max_streams / feeds.len().max(1)).min(self.limits.max_rows);
+        let shares = self.limits.max_streams / feeds.len().max(1);
+        let max = (self.tile * shares).min(self.limits.max_rows);
         let (positions, done) = (&self.positions, &self.done);
         let part = feeds.iter().enumerate().map(|(i, feed)| {
             let rows = (feed.rows - done.get(i).copied().unwrap_or(0)).min(max);
