@@ -127,11 +127,15 @@ impl Cpu {
         4 * self.program.arena_len
     }
 
-    /// One pass: at most a tile of rows of each feed. Returns false when nothing is left.
+    /// The most rows of each of `fed` streams that go together: whole tiles, those of the streams that are not fed as well. Parts of
+    /// a tile would not do, since a coarse tier has room for whole tiles only.
+    fn rows_a_pass(&self, fed: usize) -> usize {
+        (self.tile * (self.limits.max_streams / fed.max(1))).min(self.limits.max_rows)
+    }
+
+    /// One pass: at most [`rows_a_pass`](Self::rows_a_pass) of each feed. Returns false when nothing is left.
     fn pass(&mut self, feeds: &[Feed], input: Rows<'_>, output: &mut [f32]) -> bool {
-        // What streams that are not fed leave free, the others take.
-        let shares = self.limits.max_streams / feeds.len().max(1);
-        let max = (self.tile * shares).min(self.limits.max_rows);
+        let max = self.rows_a_pass(feeds.len());
         let (positions, done) = (&self.positions, &self.done);
         let part = feeds.iter().enumerate().map(|(i, feed)| {
             let rows = (feed.rows - done.get(i).copied().unwrap_or(0)).min(max);

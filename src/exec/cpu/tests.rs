@@ -159,24 +159,16 @@ fn the_rows_of_every_tier_fit_their_room_however_many_streams_are_fed() -> Resul
     let case = tiered()?;
     let (period, limits) = (case.plan.period(), Limits { max_rows: 100_000, max_streams: 64 });
     let mut cpu = Cpu::open(&case.plan, &case.weights, limits);
-    let (input, width) = (vec![0.1; 2 * cpu.tile * 64], case.plan.value(case.plan.output).width);
-    let mut output = vec![0.0; input.len() * width];
     for fed in 1..=64 {
-        for phase in 0..period {
-            let feeds: Vec<Feed> =
-                (0..fed).map(|stream| Feed { stream, rows: cpu.tile * 64 / fed }).collect();
-            let rows: usize = feeds.iter().map(|f| f.rows).sum();
-            cpu.positions.fill(phase as u64);
-            cpu.advance(&feeds, crate::exec::Rows::Samples(&input[..rows]), &mut output[..rows * width])?;
-            cpu.positions.fill(phase as u64);
-            cpu.done.fill(0);
-            let _ = cpu.pass(&feeds, crate::exec::Rows::Samples(&input[..rows]), &mut output[..rows * width]);
+        for phase in 0..period as u64 {
+            let rows = cpu.rows_a_pass(fed);
+            cpu.table.fill((0..fed).map(|stream| (stream, phase, rows)));
             for (id, value) in case.plan.values.iter().enumerate() {
-                let (rows, room) =
+                let (got, room) =
                     (cpu.table.total(crate::plan::ValueId(id)), value.tier.max_rows(cpu.tile) * 64);
                 assert!(
-                    rows <= room,
-                    "{fed} streams from phase {phase}: {rows} rows of {id}, room for {room}"
+                    got <= room,
+                    "{fed} streams from phase {phase}: {got} rows of value {id}, room for {room}"
                 );
             }
         }
