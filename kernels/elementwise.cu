@@ -1,4 +1,5 @@
-// Activations, gates and FiLM: one thread a number.
+// Activations, gates and FiLM: one thread a number. Arguments named ·s are how far apart the rows of a tensor lie; results are
+// contiguous.
 //
 // y = act(x); GLU: y = x·sigmoid(z), (x, z) the halves of a row; gate: y = x·act(z); FiLM: y = x·(1 + s) + t, (s, t) the
 // halves of a row. Codes of the activations are those of `Act` in order: src/exec/candle/cuda/elementwise.rs.
@@ -38,58 +39,73 @@ __device__ static Value act(int code, float x) {
 }
 
 #define EACH(i, count) \
-    for (long i = blockIdx.x * (long)blockDim.x + threadIdx.x; i < (count); i += (long)gridDim.x * blockDim.x)
+    for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < (unsigned)(count); i += gridDim.x * blockDim.x)
 
-extern "C" __global__ void activate_forward(const float *x, float *y, int count, int code) {
-    EACH(i, count) y[i] = act(code, x[i]).y;
+// Where number i of contiguous rows lies in rows `apart`.
+__device__ static long in_rows(unsigned i, unsigned width, int apart) { return (long)(i / width) * apart + i % width; }
+
+extern "C" __global__ void activate_forward(const float *x, float *y, int count, int width, int xs, int code) {
+    EACH(i, count) y[i] = act(code, x[in_rows(i, width, xs)]).y;
 }
 
-extern "C" __global__ void activate_backward(const float *x, const float *g, float *gx, int count, int code) {
-    EACH(i, count) gx[i] = g[i] * act(code, x[i]).slope;
+extern "C" __global__ void activate_backward(const float *x, const float *g, float *gx, int count, int width, int xs, int gs,
+                                             int code) {
+    EACH(i, count) gx[i] = g[in_rows(i, width, gs)] * act(code, x[in_rows(i, width, xs)]).slope;
 }
 
-extern "C" __global__ void glu_forward(const float *x, float *y, int count, int half) {
+// half: the width of y.
+extern "C" __global__ void glu_forward(const float *x, float *y, int count, int half, int xs, int code) {
     EACH(i, count) {
-        const float *row = x + i / half * 2 * half + i % half;
-        y[i] = row[0] * sigmoid(row[half]);
+        const float *from = x + in_rows(i, half, xs);
+        y[i] = from[0] * sigmoid(from[half]);
     }
 }
 
-extern "C" __global__ void glu_backward(const float *x, const float *g, float *gx, int count, int half) {
+extern "C" __global__ void glu_backward(const float *x, const float *g, float *gx, int count, int half, int xs, int gs,
+                                        int code) {
     EACH(i, count) {
-        long at = i / half * 2 * half + i % half;
-        float s = sigmoid(x[at + half]);
-        gx[at] = g[i] * s;
-        gx[at + half] = g[i] * x[at] * s * (1.0f - s);
+        const float *from = x + in_rows(i, half, xs);
+        float *to = gx + in_rows(i, half, 2 * half), gi = g[in_rows(i, half, gs)], s = sigmoid(from[half]);
+        to[0] = gi * s;
+        to[half] = gi * from[0] * s * (1.0f - s);
     }
 }
 
-extern "C" __global__ void gate_forward(const float *x, const float *z, float *y, int count, int code) {
-    EACH(i, count) y[i] = x[i] * act(code, z[i]).y;
+extern "C" __global__ void gate_forward(const float *x, const float *z, float *y, int count, int width, int xs, int zs,
+                                        int code) {
+    EACH(i, count) y[i] = x[in_rows(i, width, xs)] * act(code, z[in_rows(i, width, zs)]).y;
 }
 
 extern "C" __global__ void gate_backward(const float *x, const float *z, const float *g, float *gx, float *gz, int count,
-                                         int code) {
+                                         int width, int xs, int zs, int gs, int code) {
     EACH(i, count) {
-        Value v = act(code, z[i]);
-        gx[i] = g[i] * v.y;
-        gz[i] = g[i] * x[i] * v.slope;
+        Value v = act(code, z[in_rows(i, width, zs)]);
+        float gi = g[in_rows(i, width, gs)];
+        gx[i] = gi * v.y;
+        gz[i] = gi * x[in_rows(i, width, xs)] * v.slope;
     }
 }
 
-extern "C" __global__ void film_forward(const float *x, const float *st, float *y, int count, int d) {
+extern "C" __global__ void film_forward(const float *x, const float *st, float *y, int count, int width, int xs, int zs,
+                                        int code) {
     EACH(i, count) {
-        const float *row = st + i / d * 2 * d + i % d;
-        y[i] = x[i] * (1.0f + row[0]) + row[d];
+        const float *row = st + in_rows(i, width, zs);
+        y[i] = x[in_rows(i, width, xs)] * (1.0f + row[0]) + row[width];
     }
 }
 
 extern "C" __global__ void film_backward(const float *x, const float *st, const float *g, float *gx, float *gst, int count,
-                                         int d) {
+                                         int width, int xs, int zs, int gs, int code) {
     EACH(i, count) {
-        long at = i / d * 2 * d + i % d;
-        gx[i] = g[i] * (1.0f + st[at]);
-        gst[at] = g[i] * x[i];
-        gst[at + d] = g[i];
+        const float *row = st + in_rows(i, width, zs);
+        float *to = gst + in_rows(i, width, 2 * width), gi = g[in_rows(i, width, gs)];
+        gx[i] = gi * (1.0f + row[0]);
+        to[0] = gi * x[in_rows(i, width, xs)];
+        to[width] = gi;
     }
+}
+
+// Rows of x side by side into columns of y, whose rows lie ys apart.
+extern "C" __global__ void place_columns(const float *x, float *y, int count, int width, int xs, int ys) {
+    EACH(i, count) y[in_rows(i, width, ys)] = x[in_rows(i, width, xs)];
 }

@@ -20,14 +20,14 @@ __device__ static void moments(const float *x, int d, float eps, bool centred, f
 }
 
 extern "C" __global__ void norm_forward(const float *x, const float *w, const float *b, float *y, int rows, int d,
-                                        int eps_bits, int centred) {
+                                        int eps_bits, int centred, int biased) {
     long row = blockIdx.x * (long)blockDim.y + threadIdx.y;
     if (row >= rows) return;
     x += row * d;
     y += row * d;
     float mean, r;
     moments(x, d, __int_as_float(eps_bits), centred, &mean, &r);
-    for (int c = threadIdx.x; c < d; c += 32) y[c] = (x[c] - mean) * r * w[c] + (centred ? b[c] : 0.0f);
+    for (int c = threadIdx.x; c < d; c += 32) y[c] = (x[c] - mean) * r * w[c] + (biased ? b[c] : 0.0f);
 }
 
 extern "C" __global__ void norm_backward(const float *x, const float *w, const float *g, float *gx, float *stats, int rows,

@@ -47,10 +47,11 @@ pub fn coefficients(scan: &Scan, weights: &Weights, ratio: f64) -> Option<Coeffi
     Some(out)
 }
 
-type Complex = (f64, f64);
+/// Real and imaginary part.
+pub(crate) type Complex = (f64, f64);
 
 /// One pole: (Ā, B̄).
-fn discretise(a: Complex, dt: f64, rule: Rule) -> (Complex, Complex) {
+pub(crate) fn discretise(a: Complex, dt: f64, rule: Rule) -> (Complex, Complex) {
     match rule {
         Rule::Zoh => {
             let grow = (dt * a.0).exp();
@@ -65,6 +66,34 @@ fn discretise(a: Complex, dt: f64, rule: Rule) -> (Complex, Complex) {
     }
 }
 
+/// The gradients of A (of its real and of its imaginary part) and of Δ from those of (Ā, B̄).
+#[cfg(feature = "train")]
+pub(crate) fn discretise_back(
+    a: Complex,
+    dt: f64,
+    rule: Rule,
+    (ga, gb): (Complex, Complex),
+) -> (Complex, f64) {
+    let times = |x: Complex, y: Complex| (x.0 * y.0 - x.1 * y.1, x.0 * y.1 + x.1 * y.0);
+    let scaled = |x: Complex, by: f64| (x.0 * by, x.1 * by);
+    // dĀ/dA, dB̄/dA, dĀ/dΔ, dB̄/dΔ.
+    let slopes = match rule {
+        Rule::Zoh => {
+            let (a_bar, b_bar) = discretise(a, dt, rule);
+            let grown = scaled(a_bar, dt);
+            [grown, divide((grown.0 - b_bar.0, grown.1 - b_bar.1), a), times(a, a_bar), a_bar]
+        }
+        Rule::Bilinear => {
+            let below = (1.0 - dt * a.0 / 2.0, -dt * a.1 / 2.0);
+            let q = divide((1.0, 0.0), times(below, below));
+            [scaled(q, dt), scaled(q, dt * dt / 2.0), times(a, q), q]
+        }
+    };
+    let back = |g: Complex, slope: Complex| times(g, (slope.0, -slope.1));
+    let (x, y) = (back(ga, slopes[0]), back(gb, slopes[1]));
+    ((x.0 + y.0, x.1 + y.1), back(ga, slopes[2]).0 + back(gb, slopes[3]).0)
+}
+
 fn divide(x: Complex, y: Complex) -> Complex {
     let norm = y.0 * y.0 + y.1 * y.1;
     ((x.0 * y.0 + x.1 * y.1) / norm, (x.1 * y.0 - x.0 * y.1) / norm)
@@ -73,6 +102,32 @@ fn divide(x: Complex, y: Complex) -> Complex {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(feature = "train")]
+    #[test]
+    fn gradients_are_those_of_finite_differences() {
+        let seeds = ((0.7, -0.4), (-1.3, 0.9));
+        let value = |a: Complex, dt: f64, rule| {
+            let (x, y) = discretise(a, dt, rule);
+            let (g, h) = seeds;
+            x.0 * g.0 + x.1 * g.1 + y.0 * h.0 + y.1 * h.1
+        };
+        for rule in [Rule::Zoh, Rule::Bilinear] {
+            for (a, dt) in [((-0.5, 3.0), 0.01), ((-2.0, 0.0), 0.5), ((-0.5, 40.0), 0.1)] {
+                let ((re, im), by_dt) = discretise_back(a, dt, rule, seeds);
+                let at = |re: f64, im: f64, by: f64| value((a.0 + re, a.1 + im), dt + by, rule);
+                let slope = |re, im, by| (at(re, im, by) - at(-re, -im, -by)) / 2e-6;
+                for (got, want) in
+                    [(re, slope(1e-6, 0.0, 0.0)), (im, slope(0.0, 1e-6, 0.0)), (by_dt, slope(0.0, 0.0, 1e-6))]
+                {
+                    assert!(
+                        (got - want).abs() < 1e-6 * want.abs().max(1e-2),
+                        "{rule:?} {a:?} {dt}: {got} {want}"
+                    );
+                }
+            }
+        }
+    }
 
     #[test]
     fn both_rules_hold_a_constant_input_at_minus_one_over_a() {

@@ -28,6 +28,8 @@ mod weights;
 pub use builder::PlanBuilder;
 pub use cost::{Cost, PlanCost};
 pub use discretise::{Coefficients, coefficients};
+#[cfg(feature = "train")]
+pub(crate) use discretise::{Complex, discretise, discretise_back};
 pub use draws::Draws;
 pub use op::{Act, Dynamics, NormKind, Op, OpKind, Rule, Scan};
 pub use weights::{Init, Weights};

@@ -97,6 +97,11 @@ impl Group {
         &self.name
     }
 
+    /// Whether it decays, and its rate relative to the schedule's.
+    pub fn pace(&self) -> (bool, f32) {
+        (self.decays, self.rate)
+    }
+
     /// The moving average of the weights.
     pub fn ema(&self) -> &[f32] {
         &self.ema
@@ -114,6 +119,27 @@ pub struct StepReport {
     pub skipped: bool,
 }
 
+/// What depends on the number of a step alone.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// 1 − β₁ᵗ.
+    pub bias1: f64,
+    /// √(1 − β₂ᵗ).
+    pub bias2: f32,
+    /// d of the moving average.
+    pub average: f32,
+}
+
+impl Pace {
+    /// At step t = 1, 2, …
+    pub fn at(spec: &AdamWSpec, step: u64) -> Self {
+        let t = step as f64;
+        let left = |beta: f32| 1.0 - f64::from(beta).powf(t);
+        let average = f64::from(spec.ema).min((1.0 + t) / (10.0 + t)) as f32;
+        Self { bias1: left(spec.betas[0]), bias2: left(spec.betas[1]).sqrt() as f32, average }
+    }
+}
+
 /// The optimiser.
 pub struct AdamW {
     spec: AdamWSpec,
@@ -126,6 +152,11 @@ impl AdamW {
     pub fn new(spec: &AdamWSpec, groups: Vec<Group>) -> Result<Self> {
         spec.check()?;
         Ok(Self { spec: spec.clone(), groups, steps: 0 })
+    }
+
+    /// The settings.
+    pub fn spec(&self) -> &AdamWSpec {
+        &self.spec
     }
 
     /// The groups, in the order given.
@@ -151,10 +182,7 @@ impl AdamW {
         let clipped = clip > 0.0 && norm > clip;
         let scale = if clipped { (clip / norm) as f32 } else { 1.0 };
         let [b1, b2] = self.spec.betas;
-        let left = |beta: f32| 1.0 - f64::from(beta).powf(self.steps as f64);
-        let (bias1, bias2) = (left(b1), left(b2).sqrt() as f32);
-        let t = self.steps as f64;
-        let d = f64::from(self.spec.ema).min((1.0 + t) / (10.0 + t)) as f32;
+        let Pace { bias1, bias2, average: d } = Pace::at(&self.spec, self.steps);
         for ((group, weights), grads) in self.groups.iter_mut().zip(weights).zip(grads) {
             let rate = rate * group.rate;
             let keep = 1.0 - if group.decays { rate * self.spec.weight_decay } else { 0.0 };

@@ -75,9 +75,14 @@ impl Begins {
         Self { spec, seed: seed ^ SALT, settled: None, carried: vec![None; graphs] }
     }
 
+    /// Whether a step settles anew.
+    pub fn settles_at(&self, step: u64) -> bool {
+        self.spec.settled > 0.0 && (self.settled.is_none() || step.is_multiple_of(SETTLE_EVERY))
+    }
+
     /// Settles under the weights of this step, if one of the steps until the next time may want it.
     pub fn refresh(&mut self, step: u64, plan: &Plan, weights: &Weights, settling: Settling) -> Result<()> {
-        if self.spec.settled > 0.0 && (self.settled.is_none() || step.is_multiple_of(SETTLE_EVERY)) {
+        if self.settles_at(step) {
             self.settled = Some(settling.run(plan, weights)?);
         }
         Ok(())

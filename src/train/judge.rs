@@ -16,6 +16,26 @@ pub enum Judge {
     Device(Box<super::loss::device::DeviceLoss>),
 }
 
+/// The losses of a batch, perhaps still being computed.
+pub enum Verdict {
+    /// One an example.
+    Values(Vec<LossValues>),
+    /// On a device.
+    #[cfg(feature = "train-cuda")]
+    Device(super::loss::device::DeviceValues),
+}
+
+impl Verdict {
+    /// The losses, one an example; waits for a device.
+    pub fn values(self) -> Result<Vec<LossValues>> {
+        match self {
+            Self::Values(values) => Ok(values),
+            #[cfg(feature = "train-cuda")]
+            Self::Device(values) => values.read(),
+        }
+    }
+}
+
 impl Judge {
     /// The loss of `spec` for sound at `rate` Hz where `device` is.
     pub fn new(spec: &LossSpec, rate: u32, device: &Device) -> Result<Self> {
@@ -30,17 +50,13 @@ impl Judge {
     /// The losses of outputs `y [S, T, 1]`, which are `latency` samples late, and the gradient of their sum by y.
     ///
     /// y from `latency` on is held against the clean sounds' beginnings.
-    pub fn judge(
-        &mut self,
-        y: &Tensor,
-        latency: usize,
-        examples: &[Example],
-    ) -> Result<(Vec<LossValues>, Tensor)> {
+    pub fn judge(&mut self, y: &Tensor, latency: usize, examples: &[Example]) -> Result<(Verdict, Tensor)> {
         match self {
             Self::Host(loss) => {
                 let estimates = y.flatten_all().and_then(|y| y.to_vec1::<f32>()).map_err(train_error)?;
                 let (values, grad) = one_by_one(loss, latency, &estimates, examples)?;
-                Ok((values, Tensor::from_vec(grad, y.shape(), y.device()).map_err(train_error)?))
+                let grad = Tensor::from_vec(grad, y.shape(), y.device()).map_err(train_error)?;
+                Ok((Verdict::Values(values), grad))
             }
             #[cfg(feature = "train-cuda")]
             Self::Device(loss) => {
@@ -48,14 +64,13 @@ impl Judge {
                 let kept = len - latency;
                 let clean: Vec<f32> = examples.iter().flat_map(|e| &e.clean[..kept]).copied().collect();
                 let parts = || {
-                    let estimate =
-                        y.detach().reshape((count, len))?.narrow(1, latency, kept)?.contiguous()?;
+                    let estimate = y.reshape((count, len))?.narrow(1, latency, kept)?.contiguous()?;
                     Ok((estimate, Tensor::from_vec(clean, (count, kept), y.device())?))
                 };
                 let (estimate, clean) = parts().map_err(train_error)?;
                 let (values, grad) = loss.values_and_grad(&estimate, &clean)?;
                 let grad = grad.pad_with_zeros(1, latency, 0).and_then(|g| g.reshape(y.shape()));
-                Ok((values, grad.map_err(train_error)?))
+                Ok((Verdict::Device(values), grad.map_err(train_error)?))
             }
         }
     }

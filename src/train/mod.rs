@@ -22,6 +22,8 @@ pub mod checkpoint;
 pub mod corpus;
 #[cfg(feature = "train")]
 pub mod judge;
+#[cfg(feature = "train-cuda")]
+pub mod learner;
 #[cfg(feature = "train")]
 mod log;
 pub mod loss;

@@ -13,12 +13,15 @@ use candle_core::{DType, Device};
 use serde::Serialize;
 
 use super::adamw::{AdamW, Group, StepReport};
+#[cfg(feature = "train-cuda")]
 use super::ahead::Ahead;
-use super::batch::{Gradient, Worker, gradient, gradient_at_once};
+use super::batch::{Step, Worker};
 use super::begins::{Begins, Settling};
 use super::checkpoint::{self, Heard, Progress};
 use super::corpus::{Corpus, Source, find};
 use super::judge::Judge;
+#[cfg(feature = "train-cuda")]
+use super::learner::Learner;
 use super::log;
 use super::loss::{Loss, LossParts};
 use super::mix::{Example, MixSpec, Mixer};
@@ -26,7 +29,7 @@ use super::recipe::Recipe;
 use super::validate::{Validation, validate};
 use crate::audio::{SampleRate, could_be_folder, read_path, resample};
 use crate::exec::State;
-use crate::exec::candle::CandleModel;
+use crate::exec::candle::{CandleModel, Dropout};
 use crate::model::filter::keep_dry;
 use crate::model::{Card, Config, Model};
 use crate::plan::{OpKind, Plan, Weights};
@@ -169,8 +172,9 @@ pub fn train(recipe: &Recipe, options: &mut RunOptions<'_>) -> Result<Model> {
 enum Makes {
     /// Each thread its own, as it goes: the CPU has nothing else to do.
     Workers(Vec<Worker>),
-    /// Threads ahead of the GPU, which judges.
-    Ahead(Ahead, Judge),
+    /// Threads ahead of the GPU, which judges and learns.
+    #[cfg(feature = "train-cuda")]
+    Ahead(Ahead, Judge, Box<Learner>),
 }
 
 struct Run<'a> {
@@ -249,13 +253,18 @@ impl<'a> Run<'a> {
         let mut begins = Begins::new(recipe.run.begin, recipe.seed, recipe.run.batch / group);
         begins.restore(&model, group, &heard)?;
         let judge = || Judge::new(&recipe.loss, rate, &options.device);
-        let makes = if options.device.is_cpu() {
-            let worker = |_| Ok(Worker { mixer: maker.clone(), judge: judge()? });
-            Makes::Workers((0..threads).map(worker).collect::<Result<_>>()?)
-        } else {
-            let first = progress.step * recipe.run.batch as u64;
-            let makers = vec![maker; threads];
-            Makes::Ahead(Ahead::start(makers, first, 4 * recipe.run.batch), judge()?)
+        let makes = match &options.device {
+            #[cfg(feature = "train-cuda")]
+            device if device.is_cuda() => {
+                let first = progress.step * recipe.run.batch as u64;
+                let learner = Box::new(Learner::new(&optimiser, &model)?);
+                let ahead = Ahead::start(vec![maker; threads], first, 4 * recipe.run.batch);
+                Makes::Ahead(ahead, judge()?, learner)
+            }
+            _ => {
+                let worker = |_| Ok(Worker { mixer: maker.clone(), judge: judge()? });
+                Makes::Workers((0..threads).map(worker).collect::<Result<_>>()?)
+            }
         };
         let run = Self {
             recipe,
@@ -286,29 +295,45 @@ impl<'a> Run<'a> {
 
     fn step(&mut self) -> Result<Event> {
         let start = Instant::now();
-        let (run, step) = (&self.recipe.run, self.progress.step);
-        let first = step * run.batch as u64;
+        let (run, number) = (&self.recipe.run, self.progress.step);
+        let first = number * run.batch as u64;
         let settling = settling(self.recipe);
-        self.begins.refresh(step, &self.plan, &self.weights, settling)?;
-        let mut got = self.gradient(first)?;
-        self.begins.keep(std::mem::take(&mut got.ends), got.loss);
-        let rate = self.recipe.schedule.at(step);
-        let report = {
-            let mut weights: Vec<&mut [f32]> =
-                self.weights.tensors_mut().iter_mut().map(Vec::as_mut_slice).collect();
-            let grads: Vec<&[f32]> = got.grads.iter().map(Vec::as_slice).collect();
-            self.optimiser.step(rate, &mut weights, &grads)?
+        if self.begins.settles_at(number) {
+            self.read_back()?;
+        }
+        self.begins.refresh(number, &self.plan, &self.weights, settling)?;
+        let rate = self.recipe.schedule.at(number);
+        let dropout = Dropout { seed: self.recipe.seed, step: number, first_stream: 0 };
+        let step = Step { model: &self.model, latency: self.latency, begins: &self.begins, dropout };
+        let (mean, report, ends) = match &mut self.makes {
+            Makes::Workers(workers) => {
+                let got = step.gradient(workers, first, (run.batch, run.group))?;
+                let report = {
+                    let mut weights: Vec<&mut [f32]> =
+                        self.weights.tensors_mut().iter_mut().map(Vec::as_mut_slice).collect();
+                    let grads: Vec<&[f32]> = self.model.layout().ranges().map(|r| &got.flat[r]).collect();
+                    self.optimiser.step(rate, &mut weights, &grads)?
+                };
+                self.model.load(&self.weights)?;
+                (got.mean, report, got.ends)
+            }
+            #[cfg(feature = "train-cuda")]
+            Makes::Ahead(ahead, judge, learner) => {
+                let examples = ahead.take(first, run.batch)?;
+                let graph = step.graph(judge, &examples, 0, first)?;
+                let report = learner.step(&mut self.model, &graph.flat, rate, examples.len())?;
+                (super::batch::mean(&graph.verdict.values()?), report, vec![graph.end])
+            }
         };
-        self.model.load(&self.weights)?;
+        self.begins.keep(ends, mean.total);
         self.progress.step += 1;
-        self.progress.optimiser_steps = self.optimiser.steps();
         let spent = start.elapsed().as_secs_f64();
         self.progress.seconds += spent;
         Ok(Event::Step {
-            step,
+            step: number,
             steps: self.recipe.schedule.steps,
-            loss: got.loss,
-            parts: got.parts,
+            loss: mean.total,
+            parts: mean.parts,
             rate,
             report,
             speed: run.batch as f64 * f64::from(self.recipe.mix.seconds) / spent,
@@ -316,19 +341,15 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// The gradient of the step whose first example is `first`.
-    fn gradient(&mut self, first: u64) -> Result<Gradient> {
-        let (batch, group) = (self.recipe.run.batch, self.recipe.run.group);
-        match &mut self.makes {
-            Makes::Workers(workers) => {
-                gradient(&self.model, self.latency, workers, &self.begins, first, (batch, group))
-            }
-            Makes::Ahead(ahead, judge) => {
-                let examples = ahead.take(first, batch)?;
-                let begin = self.begins.of(&self.model, 0, first, batch)?;
-                gradient_at_once(&self.model, self.latency, judge, &begin, &examples)
-            }
+    /// Brings weights and optimiser from where the model learns.
+    fn read_back(&mut self) -> Result<()> {
+        #[cfg(feature = "train-cuda")]
+        if let Makes::Ahead(_, _, learner) = &self.makes {
+            self.weights = self.model.export()?;
+            learner.read_into(self.model.layout(), &mut self.optimiser)?;
         }
+        self.progress.optimiser_steps = self.optimiser.steps();
+        Ok(())
     }
 
     /// The weights' moving average, with the dry share that the recipe asks for: what is validated and saved.
@@ -352,6 +373,7 @@ impl<'a> Run<'a> {
 
     /// Validates, and tells of it.
     fn judge(&mut self, options: &mut RunOptions<'_>) -> Result<Validation> {
+        self.read_back()?;
         let weights = self.averaged()?;
         let settled = self.settled(&weights)?;
         let (plan, examples) = (&self.plan, &self.examples);
@@ -360,7 +382,8 @@ impl<'a> Run<'a> {
         Ok(figures)
     }
 
-    fn save(&self, options: &mut RunOptions<'_>) -> Result<()> {
+    fn save(&mut self, options: &mut RunOptions<'_>) -> Result<()> {
+        self.read_back()?;
         let heard = self.begins.state(&self.plan)?;
         let (to, plan) = (&self.files.checkpoint, &self.plan);
         checkpoint::save(to, plan, &self.weights, &self.optimiser, &heard, &self.progress)?;

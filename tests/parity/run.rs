@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor};
 use cascabel::exec::candle::{CandleInput, CandleModel, CandleState};
 use cascabel::exec::cpu::{Cpu, Isa};
 use cascabel::exec::reference::{Reference, Scalar};
@@ -128,27 +128,27 @@ impl Setup {
     fn candle(&self, dtype: DType, bound: f64) -> Outcome {
         let model = CandleModel::new(&self.plan, &self.weights, dtype).unwrap();
         let width = self.plan.value(self.plan.input_value).width;
-        let input = var(&self.input, &[self.streams, self.rows(), width], dtype);
-        let slot =
-            |(s, x): (&cascabel::plan::StateSlot, &Vec<f64>)| var(x, &[self.streams, s.rows, s.width], dtype);
-        let slots: Vec<Var> = self.plan.states.iter().zip(&self.slots).map(slot).collect();
-        let start = CandleState { slots: slots.iter().map(|v| v.as_tensor().clone()).collect(), position: 0 };
-        let (y, end) = model.forward(&start, CandleInput::Samples(input.as_tensor())).unwrap();
+        let input = tensor(&self.input, &[self.streams, self.rows(), width], dtype);
+        let slot = |(s, x): (&cascabel::plan::StateSlot, &Vec<f64>)| {
+            tensor(x, &[self.streams, s.rows, s.width], dtype)
+        };
+        let start =
+            CandleState { slots: self.plan.states.iter().zip(&self.slots).map(slot).collect(), position: 0 };
+        let (y, end, tape) = model.record(&start, CandleInput::Samples(&input), None).unwrap();
         let grads = self.seeds.as_ref().map(|(gy, gslots)| {
-            let mut loss = seeded(&y, gy);
-            for (slot, seed) in end.slots.iter().zip(gslots).filter(|(_, seed)| !seed.is_empty()) {
-                loss = (loss + seeded(slot, seed)).unwrap();
-            }
-            let grads = loss.backward().unwrap();
-            let of = |var: &Var| match grads.get(var) {
+            let seed =
+                |(x, seed): (&Tensor, &Vec<f64>)| (!seed.is_empty()).then(|| tensor(seed, x.dims(), dtype));
+            let slots: Vec<_> = end.slots.iter().zip(gslots).map(seed).collect();
+            let grads = tape.backward(&tensor(gy, y.dims(), dtype), Some(&slots)).unwrap();
+            let of = |(grad, like): (&Option<Tensor>, usize)| match grad {
                 Some(grad) => numbers(grad),
-                None => vec![0.0; var.elem_count()],
+                None => vec![0.0; like],
             };
-            let names = self.plan.params.iter().map(|p| p.name.clone());
+            let params = grads.params.iter().zip(&self.plan.params);
             Grads {
-                input: of(&input),
-                params: names.zip(model.vars().iter().map(of)).collect(),
-                slots: slots.iter().map(of).collect(),
+                input: of((&grads.input, input.elem_count())),
+                params: params.map(|(grad, p)| (p.name.clone(), of((grad, p.len())))).collect(),
+                slots: grads.slots.iter().zip(start.slots.iter().map(Tensor::elem_count)).map(of).collect(),
             }
         });
         let executor = format!("candle {}", dtype.as_str());
@@ -156,16 +156,10 @@ impl Setup {
     }
 }
 
-/// A variable of f32 numbers.
-pub fn var(x: &[f64], shape: &[usize], dtype: DType) -> Var {
+/// A tensor of f32 numbers.
+pub fn tensor(x: &[f64], shape: &[usize], dtype: DType) -> Tensor {
     let x = Tensor::from_slice(&narrow(x), shape, &Device::Cpu).and_then(|x| x.to_dtype(dtype));
-    Var::from_tensor(&x.unwrap()).unwrap()
-}
-
-/// Σ seed·x.
-pub fn seeded(x: &Tensor, seed: &[f64]) -> Tensor {
-    let seed = Tensor::from_slice(seed, x.shape(), &Device::Cpu).and_then(|s| s.to_dtype(x.dtype()));
-    x.mul(&seed.unwrap()).and_then(|p| p.sum_all()).unwrap()
+    x.unwrap()
 }
 
 /// A tensor's numbers, row-major.

@@ -1,13 +1,13 @@
 //! The time-invariant scan: Ā and B̄, the recurrence from the judge's own f32 Ā and B̄, and both together.
 
 use candle_core::{DType, Tensor};
-use cascabel::exec::candle::scan::{ScanShape, scan};
+use cascabel::exec::candle::scan::{ScanShape, scan, scan_back};
 use cascabel::plan::{OpKind, Rule, coefficients};
 
 use crate::bounds;
 use crate::golden::{Golden, error, from_slot, names, to_slot};
 use crate::report::Report;
-use crate::run::{Setup, numbers, plan, seeded, var};
+use crate::run::{Setup, numbers, plan, tensor};
 
 /// The continuous parameters: the plan's name, the judge's.
 const PARAMS: [(&str, &str); 5] =
@@ -54,27 +54,30 @@ fn bars(report: &mut Report, golden: &Golden, setup: &Setup) {
 /// The recurrence from the stored f32 Ā and B̄, with gradients of these.
 fn from_bars(report: &mut Report, golden: &Golden, dtype: DType, bound: f64) {
     let (streams, d, n) = sizes(golden);
-    let table = |name: &str| var(&to_slot(golden.get(name), d, n, true), &[2 * n * d], dtype);
-    let (tables, skip) = (["Abar", "Bbar", "C"].map(table), var(golden.get("D"), &[d], dtype));
-    let [a, b, c] = &tables;
-    let params = Tensor::cat(&[a.as_tensor(), b, c, &skip], 0).unwrap();
-    let h0 = var(&to_slot(golden.get("h0"), d, n, true), &[streams, 2 * n, d], dtype);
-    let u = var(golden.get("u"), golden.shape("u"), dtype);
+    let len = 2 * n * d;
+    let table = |name: &str| tensor(&to_slot(golden.get(name), d, n, true), &[len], dtype);
+    let [a, b, c] = ["Abar", "Bbar", "C"].map(table);
+    let params = Tensor::cat(&[a, b, c, tensor(golden.get("D"), &[d], dtype)], 0).unwrap();
+    let h0 = tensor(&to_slot(golden.get("h0"), d, n, true), &[streams, 2 * n, d], dtype);
+    let u = tensor(golden.get("u"), golden.shape("u"), dtype);
     let shape = ScanShape { d, n, complex: true, selective: false };
-    let (y, h) = scan(shape, &u, &params, &h0).unwrap();
-    let seed = seeded(&h, &to_slot(golden.get("gh_T"), d, n, true));
-    let grads = (seeded(&y, golden.get("gy")) + seed).and_then(|loss| loss.backward()).unwrap();
+    let found = scan(shape, &u, &params, &h0).unwrap();
+    let gy = tensor(golden.get("gy"), golden.shape("u"), dtype);
+    let gh = tensor(&to_slot(golden.get("gh_T"), d, n, true), &[streams, 2 * n, d], dtype);
+    let [_, gparams, gh0] = scan_back(shape, [&u, &params, &h0], &found, &gy, Some(&gh)).unwrap();
+    let part = |i: usize, len: usize| numbers(&gparams.narrow(0, i, len).unwrap());
     let mut check = |name: &str, got: Vec<f64>| {
         let name = format!("bars_{name}");
         let executor = format!("candle {}", dtype.as_str());
         report.check(&golden.name, &executor, &name, error(&got, golden.get(&name)), bound);
     };
-    check("y", numbers(&y));
-    check("h_T", from_slot(&numbers(&h), d, n, true));
-    for (name, of) in [("Abar", a), ("Bbar", b), ("C", c), ("h0", &h0)] {
-        check(&format!("grad_{name}"), from_slot(&numbers(grads.get(of).unwrap()), d, n, true));
+    check("y", numbers(&found.y));
+    check("h_T", from_slot(&numbers(&found.h), d, n, true));
+    for (i, name) in ["Abar", "Bbar", "C"].into_iter().enumerate() {
+        check(&format!("grad_{name}"), from_slot(&part(i * len, len), d, n, true));
     }
-    check("grad_D", numbers(grads.get(&skip).unwrap()));
+    check("grad_h0", from_slot(&numbers(&gh0), d, n, true));
+    check("grad_D", part(3 * len, d));
 }
 
 #[test]

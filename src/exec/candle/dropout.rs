@@ -15,8 +15,9 @@ pub struct Dropout {
 }
 
 impl Dropout {
-    /// `x·m/(1 − rate)`, with m = 0 for a share `rate` of the numbers of `x [S, T, d]`; `position` is that of its first row.
-    pub(super) fn apply(&self, x: &Tensor, rate: f32, op: usize, position: u64) -> Result<Tensor> {
+    /// m/(1 − rate) for `x [S, T, d]`, with m = 0 for a share `rate` of its numbers and 1 elsewhere; `position` is that of its
+    /// first row.
+    pub(super) fn mask(&self, x: &Tensor, rate: f32, op: usize, position: u64) -> Result<Tensor> {
         let (streams, rows, d) = x.dims3()?;
         let keep = 1.0 / (1.0 - f64::from(rate));
         let bar = (f64::from(rate) * 2f64.powi(32)) as u64;
@@ -30,7 +31,7 @@ impl Dropout {
                 mask.extend((0..d as u64).map(kept));
             }
         }
-        x * Tensor::from_vec(mask, x.shape(), x.device())?.to_dtype(x.dtype())?
+        Tensor::from_vec(mask, x.shape(), x.device())?.to_dtype(x.dtype())
     }
 }
 
@@ -51,14 +52,14 @@ mod tests {
     fn masks_follow_position_and_stream_and_keep_the_mean() -> Result<()> {
         let x = Tensor::ones((2, 100, 50), DType::F64, &Device::Cpu)?;
         let dropout = Dropout { seed: 1, step: 2, first_stream: 0 };
-        let whole = dropout.apply(&x, 0.25, 3, 10)?;
+        let whole = dropout.mask(&x, 0.25, 3, 10)?;
         let mean = whole.mean_all()?.to_scalar::<f64>()?;
         assert!((mean - 1.0).abs() < 0.02, "{mean}");
         let second = Dropout { first_stream: 1, ..dropout };
-        let tail = second.apply(&x.narrow(0, 0, 1)?.narrow(1, 0, 40)?, 0.25, 3, 70)?;
+        let tail = second.mask(&x.narrow(0, 0, 1)?.narrow(1, 0, 40)?, 0.25, 3, 70)?;
         let same = whole.narrow(0, 1, 1)?.narrow(1, 60, 40)?;
         assert_eq!(tail.flatten_all()?.to_vec1::<f64>()?, same.flatten_all()?.to_vec1::<f64>()?);
-        let other = Dropout { step: 3, ..dropout }.apply(&x, 0.25, 3, 10)?;
+        let other = Dropout { step: 3, ..dropout }.mask(&x, 0.25, 3, 10)?;
         assert!((other - whole)?.abs()?.sum_all()?.to_scalar::<f64>()? > 1000.0);
         Ok(())
     }

@@ -4,40 +4,130 @@
 //! hands on the last `rows` rows of `ext`:
 //!
 //! * conv: `y_t = b + Σ_j w_j·ext[t + j]`, depthwise;
-//! * delay: `y_t = ext[t]`;
 //! * frame: row i = `ext[period − φ − 1 + i·period ..][..window]` side by side, φ the rows completed before modulo period;
+//! * delay: `y_t = ext[t]`, the frame of window and period 1;
 //! * overlap: `y_n = Σ_{k<K} ext[⌊n/p⌋ − m + K − 1 − k]` columns `(n mod p + k·p)·d ..`, m the coarse rows completed before.
 
-use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor};
+use candle_core::{Result, Tensor};
 
+use super::columns::packed;
 #[cfg(feature = "train-cuda")]
-use super::cuda::{self, view};
+use super::cuda;
 use super::math::{Real, vectorised};
-use super::tensors::{by_dtype, slice, tensor, with_all};
+use super::tensors::{by_dtype, tensor, width, with_all};
 
-/// (`ext`, the history after it): history `[S, rows, w]` and, if any fell due, the call's rows `[S, T, w]`.
-pub(super) fn extend(history: &Tensor, x: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-    let rows = history.dim(1)?;
-    let Some(x) = x else { return Ok((history.clone(), history.clone())) };
-    if rows == 0 {
-        return Ok((x.clone(), history.clone()));
-    }
-    let ext = Tensor::cat(&[&history.contiguous()?, &x.contiguous()?], 1)?;
-    let next = ext.narrow(1, ext.dim(1)? - rows, rows)?;
-    Ok((ext, next))
+/// What an op that looks back reads.
+pub(crate) struct History {
+    /// The rows before the call: `[S, H, w]`.
+    pub before: Tensor,
+    /// The call's: `[S, T, w]`; none, if none fell due.
+    pub x: Option<Tensor>,
 }
 
-/// The depthwise convolution of `ext [S, T + k − 1, d]` with taps `[d, k]` and bias `[d]`: `[S, T, d]`.
-pub(super) fn conv(ext: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+/// The gradients of a [`History`].
+pub(crate) struct HistoryGrad {
+    pub before: Tensor,
+    pub x: Option<Tensor>,
+}
+
+impl History {
+    fn rows(&self) -> Result<usize> {
+        self.before.dim(1)
+    }
+
+    /// T.
+    pub fn new_rows(&self) -> Result<usize> {
+        self.x.as_ref().map_or(Ok(0), |x| x.dim(1))
+    }
+
+    /// `ext [S, H + T, w]`.
+    fn whole(&self) -> Result<Tensor> {
+        match &self.x {
+            None => packed(&self.before),
+            Some(x) if self.rows()? == 0 => packed(x),
+            Some(x) => Tensor::cat(&[&packed(&self.before)?, &packed(x)?], 1),
+        }
+    }
+
+    /// The history after the call.
+    pub fn next(&self) -> Result<Tensor> {
+        let (rows, Some(x)) = (self.rows()?, &self.x) else { return Ok(self.before.clone()) };
+        let new = x.dim(1)?;
+        let last = match new.checked_sub(rows) {
+            _ if rows == 0 => return Ok(self.before.clone()),
+            Some(from) => x.narrow(1, from, rows)?,
+            None => Tensor::cat(&[&self.before.narrow(1, new, rows - new)?, x], 1)?,
+        };
+        last.force_contiguous()
+    }
+
+    /// Of a history on which nothing depends.
+    pub fn no_grad(&self) -> Result<HistoryGrad> {
+        let x = self.x.as_ref().map(|x| Tensor::zeros(x.shape(), x.dtype(), x.device())).transpose()?;
+        Ok(HistoryGrad { before: self.before.zeros_like()?, x })
+    }
+
+    /// The gradients from that of `ext`.
+    fn parts(&self, grad: &Tensor) -> Result<HistoryGrad> {
+        let (rows, new) = (self.rows()?, self.new_rows()?);
+        let x = self.x.is_some().then(|| grad.narrow(1, rows, new)).transpose()?;
+        Ok(HistoryGrad { before: grad.narrow(1, 0, rows)?, x })
+    }
+}
+
+impl HistoryGrad {
+    /// With the gradient of the history after the call.
+    pub fn and_next(self, next: &Tensor) -> Result<Self> {
+        let rows = self.before.dim(1)?;
+        let Some(x) = &self.x else { return Ok(Self { before: (self.before + next)?, x: None }) };
+        if rows == 0 {
+            return Ok(self);
+        }
+        let (whole, new) = (Tensor::cat(&[&self.before, x], 1)?, x.dim(1)?);
+        let whole = (whole + next.pad_with_zeros(1, new, 0)?)?;
+        Ok(Self { before: whole.narrow(1, 0, rows)?, x: Some(whole.narrow(1, rows, new)?) })
+    }
+}
+
+/// The depthwise convolution with taps `[d, k]` and bias `[d]`, over a history of k − 1 rows: `[S, T, d]`.
+pub(super) fn conv(history: &History, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let shape = ConvShape::new(history, weight)?;
+    #[cfg(feature = "train-cuda")]
+    if weight.device().is_cuda() {
+        return cuda::history::conv(history, weight, bias);
+    }
     let bias = match bias {
         Some(bias) => bias.clone(),
-        None => Tensor::zeros(weight.dim(0)?, weight.dtype(), weight.device())?,
+        None => Tensor::zeros(shape.d, weight.dtype(), weight.device())?,
     };
-    ext.contiguous()?.apply_op3(weight, &bias, Conv)
+    by_dtype!(weight.dtype(), T => {
+        let y = with_all::<T, 3, _>([&history.whole()?, weight, &bias], |[ext, weight, bias]| {
+            vectorised(#[inline(always)] || shape.forward::<T>(ext, weight, bias))
+        })?;
+        tensor(y, (history.before.dim(0)?, shape.rows(), shape.d))
+    })
 }
 
-struct Conv;
+/// The gradients of history, taps and bias.
+pub(super) fn conv_back(
+    history: &History,
+    weight: &Tensor,
+    g: &Tensor,
+) -> Result<(HistoryGrad, [Tensor; 2])> {
+    let shape = ConvShape::new(history, weight)?;
+    #[cfg(feature = "train-cuda")]
+    if weight.device().is_cuda() {
+        return cuda::history::conv_back(history, weight, g);
+    }
+    by_dtype!(weight.dtype(), T => {
+        let ext = history.whole()?;
+        let [ge, gw, gb] = with_all::<T, 3, _>([&ext, weight, g], |given| {
+            vectorised(#[inline(always)] || shape.backward::<T>(given))
+        })?;
+        let gext = history.parts(&tensor(ge, ext.shape())?)?;
+        Ok((gext, [tensor(gw, weight.shape())?, tensor(gb, shape.d)?]))
+    })
+}
 
 /// The sizes of one convolution.
 #[derive(Clone, Copy)]
@@ -48,12 +138,13 @@ struct ConvShape {
 }
 
 impl ConvShape {
-    fn new(ext: &Shape, weight: &Shape) -> Result<(usize, Self)> {
-        let ((s, ext_rows, width), (d, taps)) = (ext.dims3()?, weight.dims2()?);
+    fn new(history: &History, weight: &Tensor) -> Result<Self> {
+        let ((d, taps), ext_rows) = (weight.dims2()?, history.rows()? + history.new_rows()?);
+        let width = width(&history.before);
         if width != d || taps == 0 || ext_rows < taps {
             candle_core::bail!("conv: expected at least {taps} rows of {d}, got {ext_rows} of {width}");
         }
-        Ok((s, Self { ext_rows, taps, d }))
+        Ok(Self { ext_rows, taps, d })
     }
 
     fn rows(&self) -> usize {
@@ -109,72 +200,9 @@ impl ConvShape {
     }
 }
 
-impl CustomOp3 for Conv {
-    fn name(&self) -> &'static str {
-        "conv"
-    }
-
-    fn cpu_fwd(
-        &self,
-        ext: &CpuStorage,
-        el: &Layout,
-        weight: &CpuStorage,
-        wl: &Layout,
-        bias: &CpuStorage,
-        bl: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (s, shape) = ConvShape::new(el.shape(), wl.shape())?;
-        let y = by_dtype!(ext.dtype(), T => {
-            let (ext, weight, bias) = (slice::<T>(ext, el)?, slice::<T>(weight, wl)?, slice::<T>(bias, bl)?);
-            T::storage(vectorised(#[inline(always)] || shape.forward::<T>(ext, weight, bias)))
-        });
-        Ok((y, (s, shape.rows(), shape.d).into()))
-    }
-
-    #[cfg(feature = "train-cuda")]
-    fn cuda_fwd(
-        &self,
-        ext: &candle_core::CudaStorage,
-        el: &Layout,
-        weight: &candle_core::CudaStorage,
-        wl: &Layout,
-        bias: &candle_core::CudaStorage,
-        bl: &Layout,
-    ) -> Result<(candle_core::CudaStorage, Shape)> {
-        let (s, shape) = ConvShape::new(el.shape(), wl.shape())?;
-        let given = [&view(ext, el)?, &view(weight, wl)?, &view(bias, bl)?];
-        let y = cuda::history::conv(&ext.device, given, (s, shape.rows(), shape.taps, shape.d))?;
-        Ok((y, (s, shape.rows(), shape.d).into()))
-    }
-
-    fn bwd(
-        &self,
-        ext: &Tensor,
-        weight: &Tensor,
-        bias: &Tensor,
-        _: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (_, shape) = ConvShape::new(ext.shape(), weight.shape())?;
-        #[cfg(feature = "train-cuda")]
-        if grad.device().is_cuda() {
-            let sizes = (ext.dim(0)?, shape.rows(), shape.taps, shape.d);
-            let [gext, gw, gb] = cuda::history::conv_back([ext, weight, grad], sizes)?;
-            return Ok((Some(gext), Some(gw), Some(gb)));
-        }
-        by_dtype!(ext.dtype(), T => {
-            let given = [ext, weight, grad];
-            let [ge, gw, gb] =
-                with_all::<T, 3, _>(given, |given| vectorised(#[inline(always)] || shape.backward::<T>(given)))?;
-            let ge = tensor(ge, ext.shape())?;
-            Ok((Some(ge), Some(tensor(gw, weight.shape())?), Some(tensor(gb, bias.shape())?)))
-        })
-    }
-}
-
 /// Runs of `ext` added into rows of the result: how frame and overlap move numbers, and backward the same in reverse.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Moves {
+pub(crate) enum Moves {
     /// Row i of the result is `window` rows of `ext` from `start + i·period`.
     Frame { start: usize, period: usize, window: usize, rows: usize },
     /// Fine rows `first ..` of the result, numbered from the first fine row of the call's first coarse period.
@@ -182,38 +210,44 @@ pub(super) enum Moves {
 }
 
 impl Moves {
-    /// Applies the moves to `ext [S, E, w]`.
-    pub fn of(self, ext: &Tensor) -> Result<Tensor> {
-        ext.contiguous()?.apply_op1(self)
+    /// Applies the moves.
+    pub fn of(self, history: &History) -> Result<Tensor> {
+        let (s, rows, width) = self.check(history)?;
+        #[cfg(feature = "train-cuda")]
+        if history.before.device().is_cuda() {
+            return cuda::history::Moved::new(self, width).forward(history);
+        }
+        by_dtype!(history.before.dtype(), T => {
+            let y = with_all::<T, 1, _>([&history.whole()?], |[ext]| self.forward::<T>(ext, rows, width))?;
+            tensor(y, (s, self.rows(), self.width(width)))
+        })
     }
 
-    fn rows(&self) -> usize {
+    /// The gradients of the history.
+    pub fn back(self, history: &History, g: &Tensor) -> Result<HistoryGrad> {
+        let (s, rows, width) = self.check(history)?;
+        #[cfg(feature = "train-cuda")]
+        if g.device().is_cuda() {
+            return cuda::history::Moved::new(self, width).backward(history, g);
+        }
+        by_dtype!(g.dtype(), T => {
+            let gext = with_all::<T, 1, _>([g], |[g]| self.backward::<T>(g, s, rows, width))?;
+            history.parts(&tensor(gext, (s, rows, width))?)
+        })
+    }
+
+    /// Rows of the result.
+    pub fn rows(&self) -> usize {
         match self {
             Self::Frame { rows, .. } | Self::Overlap { rows, .. } => *rows,
         }
     }
 
     /// Numbers in a row of the result, from those in a row of `ext`.
-    fn width(&self, ext_width: usize) -> usize {
+    pub fn width(&self, ext_width: usize) -> usize {
         match self {
             Self::Frame { window, .. } => ext_width * window,
             Self::Overlap { period, overlap, .. } => ext_width / (period * overlap),
-        }
-    }
-
-    /// This, as the GPU's kernels take it.
-    #[cfg(feature = "train-cuda")]
-    fn on_gpu(&self, ext_rows: usize, ext_width: usize) -> cuda::history::Moved {
-        let rows = self.rows();
-        match *self {
-            Self::Frame { start, period, window, .. } => {
-                let by = [start, period, window];
-                cuda::history::Moved { frame: true, ext_rows, fine: ext_width, by, rows }
-            }
-            Self::Overlap { first, period, overlap, .. } => {
-                let (fine, by) = (self.width(ext_width), [first, period, overlap]);
-                cuda::history::Moved { frame: false, ext_rows, fine, by, rows }
-            }
         }
     }
 
@@ -239,12 +273,17 @@ impl Moves {
         }
     }
 
-    fn check(&self, ext: &Shape) -> Result<(usize, usize, usize)> {
-        let (s, rows, width) = ext.dims3()?;
-        let mut end = 0;
-        self.runs(width, |from, _, len| end = end.max(from + len));
-        if end > rows * width || self.width(width) == 0 {
-            candle_core::bail!("{self:?}: expected {end} numbers of history and rows, got {rows}·{width}");
+    /// (S, rows, width) of `ext`.
+    fn check(&self, history: &History) -> Result<(usize, usize, usize)> {
+        let (s, before, width) = history.before.dims3()?;
+        let rows = before + history.new_rows()?;
+        let end = match *self {
+            _ if self.rows() == 0 => 0,
+            Self::Frame { start, period, window, rows } => start + (rows - 1) * period + window,
+            Self::Overlap { first, period, overlap, rows } => (first + rows - 1) / period + overlap,
+        };
+        if end > rows || self.width(width) == 0 {
+            candle_core::bail!("{self:?}: expected {end} rows of history and call, got {rows} of {width}");
         }
         Ok((s, rows, width))
     }
@@ -271,48 +310,5 @@ impl Moves {
 fn add<T: Real>(to: &mut [T], from: &[T]) {
     for (to, from) in to.iter_mut().zip(from) {
         *to += *from;
-    }
-}
-
-impl CustomOp1 for Moves {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Frame { .. } => "frame",
-            Self::Overlap { .. } => "overlap",
-        }
-    }
-
-    fn cpu_fwd(&self, ext: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (s, rows, width) = self.check(layout.shape())?;
-        let y = by_dtype!(ext.dtype(), T => T::storage(self.forward(slice::<T>(ext, layout)?, rows, width)));
-        Ok((y, (s, self.rows(), self.width(width)).into()))
-    }
-
-    #[cfg(feature = "train-cuda")]
-    fn cuda_fwd(
-        &self,
-        ext: &candle_core::CudaStorage,
-        layout: &Layout,
-    ) -> Result<(candle_core::CudaStorage, Shape)> {
-        let (s, rows, width) = self.check(layout.shape())?;
-        let shape = (s, self.rows(), self.width(width));
-        let y = self.on_gpu(rows, width).forward(
-            &ext.device,
-            &view(ext, layout)?,
-            shape.0 * shape.1 * shape.2,
-        )?;
-        Ok((y, shape.into()))
-    }
-
-    fn bwd(&self, ext: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let (s, rows, width) = self.check(ext.shape())?;
-        #[cfg(feature = "train-cuda")]
-        if grad.device().is_cuda() {
-            return self.on_gpu(rows, width).backward(ext, grad).map(Some);
-        }
-        by_dtype!(ext.dtype(), T => {
-            let g = with_all::<T, 1, _>([grad], |[grad]| self.backward::<T>(grad, s, rows, width))?;
-            tensor(g, ext.shape()).map(Some)
-        })
     }
 }

@@ -32,11 +32,6 @@ pub(super) trait Real: WithDType + std::ops::Neg<Output = Self> {
     /// 1/√x.
     fn rsqrt(self) -> Self;
 
-    /// These numbers as candle holds them.
-    fn storage(data: Vec<Self>) -> candle_core::CpuStorage {
-        Self::to_cpu_storage_owned(data)
-    }
-
     /// 0 for values too small to carry.
     #[inline(always)]
     fn flush(self) -> Self {

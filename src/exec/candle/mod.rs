@@ -1,9 +1,11 @@
 //! The training executor: a [`Plan`] as candle tensors with gradients, in f32, or in f64 for gradient checks.
 //!
-//! One tensor a value, so autograd sees no overwriting; a value with no row due in a call is absent. [`CandleModel::forward`]
-//! is differentiable in the weights and in the initial state, and a signal cut anywhere gives the same outputs, final state
-//! and gradients as the whole, to rounding. Every op that candle has only as a chain of passes over memory is a custom op
-//! with a hand-written backward: [`scan`](mod@scan), `linear`, `norm`, `conv`, `frame`, `overlap` and the activations.
+//! One tensor a value, so that all are there on the way back; a value with no row due in a call is absent.
+//! [`CandleModel::record`] leaves a [`Tape`], whose [`backward`](Tape::backward) gives the gradients of the weights, of the
+//! initial state and of the input; a signal cut anywhere gives the same outputs, final state and gradients as the whole, to
+//! rounding. Each op is a pair of functions, forward and back, in a file of its own: [`scan`](mod@scan), `linear`, `norm`,
+//! `history` (conv, frame, overlap), `elementwise`. Candle gives tensors, devices and matrix products; its autograd adds every
+//! first gradient to zeros, a third of a step's time on a GPU, and is not used.
 //!
 //! **Threads.** Training is data-parallel outside: threads share one `&CandleModel` and each runs its own micro-batch. Candle
 //! asks the environment at every matrix product how many threads to use; start the process with `RAYON_NUM_THREADS=1`, or
@@ -19,35 +21,41 @@
 //! let plan = b.build(y)?;
 //! let model = CandleModel::new(&plan, &Weights::random(&plan, 1), DType::F32)?;
 //! let x = Tensor::ones((1, 5, 2), DType::F32, &Device::Cpu).unwrap();
-//! let (y, _state) = model.forward(&model.zero_state(1)?, CandleInput::Samples(&x))?;
-//! let grads = model.gradients(&y.sum_all().unwrap().backward().unwrap());
-//! assert_eq!(grads.len(), 2); // the taps and the bias
+//! let (y, _state, tape) = model.record(&model.zero_state(1)?, CandleInput::Samples(&x), None)?;
+//! let grads = tape.backward(&y.ones_like().unwrap(), None)?; // of the sum of y
+//! assert_eq!(grads.params.len(), 2); // the taps and the bias
 //! # Ok::<(), cascabel::Error>(())
 //! ```
 
+mod columns;
 #[cfg(feature = "train-cuda")]
 pub(crate) mod cuda;
 mod discretise;
 mod dropout;
 mod elementwise;
-mod history;
+mod flat;
+pub(crate) mod history;
 mod linear;
 mod math;
 mod norm;
 mod run;
 pub mod scan;
 mod state;
+mod tape;
 mod tensors;
 #[cfg(test)]
 mod tests;
 
 pub use dropout::Dropout;
+pub use flat::Layout;
 pub use state::CandleState;
+pub use tape::{Gradients, Tape};
 
-use candle_core::backprop::GradStore;
-use candle_core::{DType, Device, Tensor, Var};
+use std::sync::Arc;
 
-use crate::plan::{Plan, Weights};
+use candle_core::{DType, Device, Tensor};
+
+use crate::plan::{ParamId, Plan, Weights};
 use crate::{Error, Result};
 
 /// Candle's error as the library's.
@@ -83,13 +91,13 @@ pub enum CandleInput<'a> {
     Tokens(&'a Tensor),
 }
 
-/// A plan with its weights as variables. Clones share them.
+/// A plan with its weights, side by side in one tensor. Clones share them.
 #[derive(Clone, Debug)]
 pub struct CandleModel {
-    plan: Plan,
-    vars: Vec<Var>,
-    dtype: DType,
-    device: Device,
+    plan: Arc<Plan>,
+    layout: Arc<Layout>,
+    flat: Tensor,
+    params: Vec<Tensor>,
 }
 
 impl CandleModel {
@@ -103,12 +111,12 @@ impl CandleModel {
         if !matches!(dtype, DType::F32 | DType::F64) {
             return Err(Error::input("training", "f32 or f64", format!("{dtype:?}")));
         }
-        let var = |(param, values): (&crate::plan::Param, &Vec<f32>)| {
-            let tensor = Tensor::from_slice(values, param.shape.as_slice(), device)?;
-            Var::from_tensor(&tensor.to_dtype(dtype)?)
-        };
-        let vars: candle_core::Result<_> = plan.params.iter().zip(weights.tensors()).map(var).collect();
-        Ok(Self { plan: plan.clone(), vars: vars.map_err(train_error)?, dtype, device: device.clone() })
+        let layout = Layout::new(plan);
+        let numbers = layout.join(weights.tensors());
+        let flat = Tensor::from_vec(numbers, layout.len(), device).and_then(|flat| flat.to_dtype(dtype));
+        let flat = flat.map_err(train_error)?;
+        let params = layout.split(plan, &flat).map_err(train_error)?;
+        Ok(Self { plan: Arc::new(plan.clone()), layout: Arc::new(layout), flat, params })
     }
 
     /// The plan it runs.
@@ -116,60 +124,74 @@ impl CandleModel {
         &self.plan
     }
 
+    /// Where each weight lies in [`flat`](Self::flat).
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
     /// f32 or f64.
     pub fn dtype(&self) -> DType {
-        self.dtype
+        self.flat.dtype()
     }
 
     /// Where its weights lie.
     pub fn device(&self) -> &Device {
-        &self.device
+        self.flat.device()
     }
 
-    /// The weights, in the plan's order.
-    pub fn vars(&self) -> &[Var] {
-        &self.vars
+    /// A weight.
+    pub fn param(&self, id: ParamId) -> &Tensor {
+        &self.params[id.0]
+    }
+
+    /// All weights.
+    pub fn flat(&self) -> &Tensor {
+        &self.flat
+    }
+
+    /// Replaces all weights.
+    pub fn set_flat(&mut self, flat: Tensor) -> Result<()> {
+        let fits = (flat.dims(), flat.dtype()) == (self.flat.dims(), self.dtype());
+        if !fits || !flat.device().same_device(self.device()) {
+            let shape =
+                |t: &Tensor| format!("{:?} of {:?} on {:?}", t.dims(), t.dtype(), t.device().location());
+            return Err(Error::input("weights", shape(&self.flat), shape(&flat)));
+        }
+        self.params = self.layout.split(&self.plan, &flat).map_err(train_error)?;
+        self.flat = flat;
+        Ok(())
     }
 
     /// Zeros at position 0 for so many streams.
     pub fn zero_state(&self, streams: usize) -> Result<CandleState> {
-        CandleState::zero(&self.plan, streams, self.dtype, &self.device)
+        CandleState::zero(&self.plan, streams, self.dtype(), self.device())
     }
 
     /// The output rows `[S, T, width]` and the state after them.
     pub fn forward(&self, state: &CandleState, input: CandleInput<'_>) -> Result<(Tensor, CandleState)> {
-        self.run(state, input, None)
+        let (y, end, _) = self.run(state, input, None, false)?;
+        Ok((y, end))
     }
 
-    /// As [`forward`](Self::forward), with dropout.
-    pub fn forward_dropout(
+    /// As [`forward`](Self::forward), with dropout if asked for, and with the tape that leads back.
+    pub fn record(
         &self,
         state: &CandleState,
         input: CandleInput<'_>,
-        dropout: Dropout,
-    ) -> Result<(Tensor, CandleState)> {
-        self.run(state, input, Some(dropout))
-    }
-
-    /// The gradients of the weights, in the plan's order; `None` where the loss does not depend on one.
-    pub fn gradients(&self, grads: &GradStore) -> Vec<Option<Tensor>> {
-        self.vars.iter().map(|var| grads.get(var).cloned()).collect()
+        dropout: Option<Dropout>,
+    ) -> Result<(Tensor, CandleState, Tape)> {
+        self.run(state, input, dropout, true)
     }
 
     /// The weights as f32 values.
     pub fn export(&self) -> Result<Weights> {
-        let values = |var: &Var| var.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>();
-        let tensors: candle_core::Result<_> = self.vars.iter().map(values).collect();
-        Weights::new(&self.plan, tensors.map_err(train_error)?)
+        let numbers = self.flat.to_dtype(DType::F32).and_then(|flat| flat.to_vec1::<f32>());
+        Weights::new(&self.plan, self.layout.part(&numbers.map_err(train_error)?))
     }
 
     /// Replaces the weights' values.
-    pub fn load(&self, weights: &Weights) -> Result<()> {
-        for (var, values) in self.vars.iter().zip(weights.tensors()) {
-            let set =
-                || var.set(&Tensor::from_slice(values, var.shape(), &self.device)?.to_dtype(self.dtype)?);
-            set().map_err(train_error)?;
-        }
-        Ok(())
+    pub fn load(&mut self, weights: &Weights) -> Result<()> {
+        let flat = Tensor::from_vec(self.layout.join(weights.tensors()), self.layout.len(), self.device());
+        self.set_flat(flat.and_then(|flat| flat.to_dtype(self.dtype())).map_err(train_error)?)
     }
 }

@@ -3,29 +3,55 @@
 //! Backward, with `x̂ = (x − μ)·r` and `ĝ = ȳ·w`: `x̄ = r·(ĝ − mean(ĝ) − x̂·mean(ĝ·x̂))` (without mean(ĝ) for RMSNorm),
 //! `w̄ = Σ ȳ·x̂`, `b̄ = Σ ȳ` (Ba et al. 2016; Zhang & Sennrich 2019).
 
-use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
+use candle_core::{Result, Tensor};
 
 #[cfg(feature = "train-cuda")]
-use super::cuda::{self, view};
+use super::cuda;
 use super::math::{Real, dot, sum, vectorised};
-use super::tensors::{by_dtype, slice, tensor, with_all};
+use super::tensors::{by_dtype, tensor, with_all};
 
-/// The norm of each row: LayerNorm with a bias, RMSNorm without.
-pub(super) fn norm(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, eps: f32) -> Result<Tensor> {
-    let x = x.contiguous()?;
-    match bias {
-        Some(bias) => x.apply_op3(weight, bias, Norm { eps, centred: true }),
-        None => x.apply_op2(weight, Norm { eps, centred: false }),
-    }
-}
-
-struct Norm {
-    eps: f32,
-    centred: bool,
+/// Which norm.
+#[derive(Clone, Copy)]
+pub(super) struct Norm {
+    /// ε.
+    pub eps: f32,
+    /// LayerNorm, which takes the mean away; RMSNorm otherwise.
+    pub centred: bool,
 }
 
 impl Norm {
+    /// The norm of each row; no bias for RMSNorm.
+    pub fn of(self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        #[cfg(feature = "train-cuda")]
+        if x.device().is_cuda() {
+            return cuda::norm::forward(x, weight, bias, self.eps, self.centred);
+        }
+        by_dtype!(x.dtype(), T => {
+            let y = match bias {
+                Some(bias) => with_all::<T, 3, _>([x, weight, bias], |[x, w, b]| {
+                    vectorised(#[inline(always)] || self.forward::<T>(x, w, b))
+                })?,
+                None => with_all::<T, 2, _>([x, weight], |[x, w]| {
+                    vectorised(#[inline(always)] || self.forward::<T>(x, w, &[]))
+                })?,
+            };
+            tensor(y, x.shape())
+        })
+    }
+
+    /// (x̄, w̄, b̄).
+    pub fn back(self, x: &Tensor, w: &Tensor, g: &Tensor) -> Result<[Tensor; 3]> {
+        #[cfg(feature = "train-cuda")]
+        if g.device().is_cuda() {
+            return cuda::norm::backward(x, w, g, self.eps, self.centred);
+        }
+        by_dtype!(x.dtype(), T => {
+            let [gx, gw, gb] =
+                with_all::<T, 3, _>([x, w, g], |given| vectorised(#[inline(always)] || self.backward::<T>(given)))?;
+            Ok([tensor(gx, x.shape())?, tensor(gw, w.shape())?, tensor(gb, w.shape())?])
+        })
+    }
+
     /// (μ, r) of a row.
     #[inline(always)]
     fn moments<T: Real>(&self, x: &[T], room: &mut [T]) -> (T, T) {
@@ -75,108 +101,5 @@ impl Norm {
             }
         }
         [gx, gw, gb]
-    }
-
-    fn grads(&self, x: &Tensor, w: &Tensor, g: &Tensor) -> Result<[Tensor; 3]> {
-        #[cfg(feature = "train-cuda")]
-        if g.device().is_cuda() {
-            return cuda::norm::backward(x, w, g, self.eps, self.centred);
-        }
-        by_dtype!(x.dtype(), T => {
-            let [gx, gw, gb] =
-                with_all::<T, 3, _>([x, w, g], |given| vectorised(#[inline(always)] || self.backward::<T>(given)))?;
-            Ok([tensor(gx, x.shape())?, tensor(gw, w.shape())?, tensor(gb, w.shape())?])
-        })
-    }
-}
-
-impl CustomOp2 for Norm {
-    fn name(&self) -> &'static str {
-        "rms norm"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        xl: &Layout,
-        w: &CpuStorage,
-        wl: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let y = by_dtype!(x.dtype(), T => {
-            let (x, w) = (slice::<T>(x, xl)?, slice::<T>(w, wl)?);
-            T::storage(vectorised(#[inline(always)] || self.forward::<T>(x, w, &[])))
-        });
-        Ok((y, xl.shape().clone()))
-    }
-
-    #[cfg(feature = "train-cuda")]
-    fn cuda_fwd(
-        &self,
-        x: &candle_core::CudaStorage,
-        xl: &Layout,
-        w: &candle_core::CudaStorage,
-        wl: &Layout,
-    ) -> Result<(candle_core::CudaStorage, Shape)> {
-        let y = cuda::norm::forward(&x.device, &view(x, xl)?, &view(w, wl)?, None, self.eps)?;
-        Ok((y, xl.shape().clone()))
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        w: &Tensor,
-        _: &Tensor,
-        g: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let [gx, gw, _] = self.grads(x, w, g)?;
-        Ok((Some(gx), Some(gw)))
-    }
-}
-
-impl CustomOp3 for Norm {
-    fn name(&self) -> &'static str {
-        "layer norm"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        xl: &Layout,
-        w: &CpuStorage,
-        wl: &Layout,
-        b: &CpuStorage,
-        bl: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let y = by_dtype!(x.dtype(), T => {
-            let (x, w, b) = (slice::<T>(x, xl)?, slice::<T>(w, wl)?, slice::<T>(b, bl)?);
-            T::storage(vectorised(#[inline(always)] || self.forward::<T>(x, w, b)))
-        });
-        Ok((y, xl.shape().clone()))
-    }
-
-    #[cfg(feature = "train-cuda")]
-    fn cuda_fwd(
-        &self,
-        x: &candle_core::CudaStorage,
-        xl: &Layout,
-        w: &candle_core::CudaStorage,
-        wl: &Layout,
-        b: &candle_core::CudaStorage,
-        bl: &Layout,
-    ) -> Result<(candle_core::CudaStorage, Shape)> {
-        let y = cuda::norm::forward(&x.device, &view(x, xl)?, &view(w, wl)?, Some(&view(b, bl)?), self.eps)?;
-        Ok((y, xl.shape().clone()))
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        w: &Tensor,
-        _: &Tensor,
-        _: &Tensor,
-        g: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let [gx, gw, gb] = self.grads(x, w, g)?;
-        Ok((Some(gx), Some(gw), Some(gb)))
     }
 }

@@ -2,22 +2,26 @@
 
 use candle_core::{Result as Candle, Tensor, bail};
 
-use super::discretise::Continuous;
+use super::discretise::{Continuous, Fixed};
+use super::history::{History, Moves};
+use super::norm::Norm;
 use super::scan::{ScanShape, scan};
+use super::tape::{Kept, Tape};
 use super::{
-    CandleInput, CandleModel, CandleState, Dropout, elementwise, history, linear, norm, train_error,
+    CandleInput, CandleModel, CandleState, Dropout, columns, elementwise, history, linear, train_error,
 };
 use crate::plan::{Dynamics, Input, NormKind, Op, OpKind, ParamId, Scan, View};
 use crate::{Error, Result};
 
 impl CandleModel {
-    /// Runs the plan; dropout only where asked for.
+    /// Runs the plan; with `keeps`, what the way back needs is on the tape. Dropout only where asked for.
     pub(super) fn run(
         &self,
         state: &CandleState,
         input: CandleInput<'_>,
         dropout: Option<Dropout>,
-    ) -> Result<(Tensor, CandleState)> {
+        keeps: bool,
+    ) -> Result<(Tensor, CandleState, Tape)> {
         let (streams, rows) = self.check(state, input)?;
         let mut pass = Pass {
             model: self,
@@ -28,26 +32,33 @@ impl CandleModel {
             values: vec![None; self.plan.values.len()],
             slots: state.slots.clone(),
         };
-        if let CandleInput::Samples(x) = input {
-            pass.values[self.plan.input_value.0] = Some(x.clone());
-        }
+        let tokens = match input {
+            CandleInput::Samples(x) => {
+                pass.values[self.plan.input_value.0] = Some(x.clone());
+                None
+            }
+            CandleInput::Tokens(tokens) => Some(tokens.clone()),
+        };
+        let mut kept = Vec::with_capacity(self.plan.ops.len());
         for (number, op) in self.plan.ops.iter().enumerate() {
-            let y = pass.op(number, op, input);
             let named = |e| Error::Train(format!("op {}: {}", op.name, train_error(e)));
-            pass.values[op.output.0] = y.map_err(named)?;
+            let (y, keep) = pass.op(number, op, input).map_err(named)?;
+            pass.values[op.output.0] = y;
+            kept.push(if keeps { keep } else { Kept::Nothing });
         }
         let state = CandleState { slots: pass.slots, position: state.position + rows as u64 };
-        match pass.values.swap_remove(self.plan.output.0) {
-            Some(y) => Ok((y, state)),
-            None => Err(Error::Train("the plan's output has no rows".into())),
-        }
+        let Some(y) = pass.values[self.plan.output.0].clone() else {
+            return Err(Error::Train("the plan's output has no rows".into()));
+        };
+        let tape = Tape { model: self.clone(), tokens, values: pass.values, kept };
+        Ok((y, state, tape))
     }
 
     /// (S, T) of a call that fits the plan and the state.
     fn check(&self, state: &CandleState, input: CandleInput<'_>) -> Result<(usize, usize)> {
         let (expected, got) = match (self.plan.input, input) {
             (Input::Samples(width), CandleInput::Samples(x)) => {
-                (format!("[S, T, {width}] samples of {:?}", self.dtype), x)
+                (format!("[S, T, {width}] samples of {:?}", self.dtype()), x)
             }
             (Input::Tokens(_), CandleInput::Tokens(x)) => ("[S, T] tokens of U32".into(), x),
             (Input::Samples(_), CandleInput::Tokens(x)) => ("samples, not tokens".into(), x),
@@ -59,7 +70,7 @@ impl CandleModel {
             _ => None,
         };
         let dtype = match input {
-            CandleInput::Samples(_) => self.dtype,
+            CandleInput::Samples(_) => self.dtype(),
             CandleInput::Tokens(_) => candle_core::DType::U32,
         };
         let Some((streams, rows)) = fits.filter(|(s, t)| *s > 0 && *t > 0 && got.dtype() == dtype) else {
@@ -67,8 +78,8 @@ impl CandleModel {
             return Err(Error::input("training input", expected, shape));
         };
         for (slot, tensor) in self.plan.states.iter().zip(&state.slots) {
-            if tensor.dims() != [streams, slot.rows, slot.width] || tensor.dtype() != self.dtype {
-                let expected = format!("[{streams}, {}, {}] of {:?}", slot.rows, slot.width, self.dtype);
+            if tensor.dims() != [streams, slot.rows, slot.width] || tensor.dtype() != self.dtype() {
+                let expected = format!("[{streams}, {}, {}] of {:?}", slot.rows, slot.width, self.dtype());
                 let got = format!("{:?} of {:?}", tensor.dims(), tensor.dtype());
                 return Err(Error::input(format!("training state {}", slot.name), expected, got));
             }
@@ -92,34 +103,46 @@ struct Pass<'a> {
     slots: Vec<Tensor>,
 }
 
+/// An op's output, `None` where no row fell due, and what the way back needs beside.
+type Done = (Option<Tensor>, Kept);
+
+/// No row fell due.
+const NOTHING: Done = (None, Kept::Nothing);
+
+/// The columns that a view names; `None` where no row fell due.
+pub(super) fn view(model: &CandleModel, values: &[Option<Tensor>], view: View) -> Candle<Option<Tensor>> {
+    let Some(x) = &values[view.value.0] else { return Ok(None) };
+    let whole = view.width == model.plan.value(view.value).width;
+    if whole { Ok(Some(x.clone())) } else { x.narrow(2, view.offset, view.width).map(Some) }
+}
+
+/// All views that an op reads.
+pub(super) fn inputs<const N: usize>(
+    model: &CandleModel,
+    values: &[Option<Tensor>],
+    op: &Op,
+) -> Candle<Option<[Tensor; N]>> {
+    let views = op.inputs.iter().map(|v| view(model, values, *v)).collect::<Candle<Vec<_>>>()?;
+    match views.into_iter().collect::<Option<Vec<_>>>().map(<[Tensor; N]>::try_from) {
+        None => Ok(None),
+        Some(Ok(inputs)) => Ok(Some(inputs)),
+        Some(Err(other)) => bail!("expected {N} inputs, got {}", other.len()),
+    }
+}
+
+impl Norm {
+    pub(super) fn new(kind: NormKind, eps_bits: u32) -> Self {
+        Self { eps: f32::from_bits(eps_bits), centred: kind == NormKind::Layer }
+    }
+}
+
 impl Pass<'_> {
     fn param(&self, id: ParamId) -> &Tensor {
-        self.model.vars[id.0].as_tensor()
-    }
-
-    /// The columns that a view names; `None` where no row fell due.
-    fn view(&self, view: View) -> Candle<Option<Tensor>> {
-        let Some(x) = &self.values[view.value.0] else { return Ok(None) };
-        let whole = view.width == self.model.plan.value(view.value).width;
-        if whole { Ok(Some(x.clone())) } else { x.narrow(2, view.offset, view.width).map(Some) }
-    }
-
-    fn inputs<const N: usize>(&self, op: &Op) -> Candle<Option<[Tensor; N]>> {
-        let views: Candle<Option<Vec<Tensor>>> = op
-            .inputs
-            .iter()
-            .map(|v| self.view(*v))
-            .collect::<Candle<_>>()
-            .map(|v: Vec<Option<Tensor>>| v.into_iter().collect());
-        match views?.map(<[Tensor; N]>::try_from) {
-            None => Ok(None),
-            Some(Ok(inputs)) => Ok(Some(inputs)),
-            Some(Err(other)) => bail!("expected {N} inputs, got {}", other.len()),
-        }
+        self.model.param(id)
     }
 
     /// One op's output.
-    fn op(&mut self, number: usize, op: &Op, input: CandleInput<'_>) -> Candle<Option<Tensor>> {
+    fn op(&mut self, number: usize, op: &Op, input: CandleInput<'_>) -> Candle<Done> {
         match &op.kind {
             OpKind::Embed { table } => self.embed(*table, input),
             OpKind::Conv { .. } | OpKind::Delay { .. } | OpKind::Frame { .. } | OpKind::Overlap { .. } => {
@@ -127,100 +150,113 @@ impl Pass<'_> {
             }
             OpKind::Scan(s) => self.scan(s, op),
             OpKind::Gate { act } => self.two(op, |x, z| elementwise::gate(*act, x, z)),
-            OpKind::Activate { act } => self.one(op, |x| elementwise::activate(*act, x.clone())),
-            OpKind::Add => self.two(op, |a, b| a + b),
+            OpKind::Activate { act } => self.one(op, |x| plain(elementwise::activate(*act, x))),
+            OpKind::Add => self.two(op, |a, b| columns::packed(a)? + columns::packed(b)?),
             OpKind::Film => self.two(op, elementwise::film),
             OpKind::Linear { weight, bias, act } => self.one(op, |x| {
-                let bias = bias.map(|b| self.param(b));
-                elementwise::activate(*act, linear::linear(x, self.param(*weight), bias)?)
+                let before = linear::linear(x, self.param(*weight), bias.map(|b| self.param(b)))?;
+                Ok((elementwise::activate(*act, &before)?, Kept::Before(before)))
             }),
             OpKind::Norm { kind, weight, bias, eps_bits } => self.one(op, |x| {
-                let (weight, eps) = (self.param(*weight), f32::from_bits(*eps_bits));
-                match (kind, bias) {
-                    (NormKind::Rms, _) => norm::norm(x, weight, None, eps),
-                    (NormKind::Layer, Some(bias)) => norm::norm(x, weight, Some(self.param(*bias)), eps),
-                    (NormKind::Layer, None) => norm::norm(x, weight, Some(&weight.zeros_like()?), eps),
-                }
+                let norm = Norm::new(*kind, *eps_bits);
+                plain(norm.of(&columns::packed(x)?, self.param(*weight), bias.map(|b| self.param(b))))
             }),
             OpKind::Dropout { rate_bits } => self.one(op, |x| match self.dropout {
                 Some(dropout) => {
                     let position = self.model.plan.tier(op).completed(self.position);
-                    dropout.apply(x, f32::from_bits(*rate_bits), number, position)
+                    let mask = dropout.mask(x, f32::from_bits(*rate_bits), number, position)?;
+                    Ok(((x * &mask)?, Kept::Mask(mask)))
                 }
-                None => Ok(x.clone()),
+                None => Ok((x.clone(), Kept::Nothing)),
             }),
         }
     }
 
-    fn one(&self, op: &Op, f: impl FnOnce(&Tensor) -> Candle<Tensor>) -> Candle<Option<Tensor>> {
-        self.inputs(op)?.map(|[x]| f(&x)).transpose()
+    fn one(&self, op: &Op, f: impl FnOnce(&Tensor) -> Candle<(Tensor, Kept)>) -> Candle<Done> {
+        let Some([x]) = inputs(self.model, &self.values, op)? else { return Ok(NOTHING) };
+        let (y, kept) = f(&x)?;
+        Ok((Some(y), kept))
     }
 
-    fn two(&self, op: &Op, f: impl FnOnce(&Tensor, &Tensor) -> Candle<Tensor>) -> Candle<Option<Tensor>> {
-        self.inputs(op)?.map(|[a, b]| f(&a, &b)).transpose()
+    fn two(&self, op: &Op, f: impl FnOnce(&Tensor, &Tensor) -> Candle<Tensor>) -> Candle<Done> {
+        let Some([a, b]) = inputs(self.model, &self.values, op)? else { return Ok(NOTHING) };
+        Ok((Some(f(&a, &b)?), Kept::Nothing))
     }
 
-    fn embed(&self, table: ParamId, input: CandleInput<'_>) -> Candle<Option<Tensor>> {
+    fn embed(&self, table: ParamId, input: CandleInput<'_>) -> Candle<Done> {
         let CandleInput::Tokens(tokens) = input else { bail!("expected tokens, got samples") };
         let table = self.param(table);
         let y = table.index_select(&tokens.contiguous()?.flatten_all()?, 0)?;
-        y.reshape((self.streams, self.rows, table.dim(1)?)).map(Some)
+        Ok((Some(y.reshape((self.streams, self.rows, table.dim(1)?))?), Kept::Nothing))
     }
 
     /// The ops over a history: see [`history`].
-    fn look_back(&mut self, op: &Op) -> Candle<Option<Tensor>> {
-        let (Some(view), Some(id)) = (op.inputs.first(), op.state) else {
+    fn look_back(&mut self, op: &Op) -> Candle<Done> {
+        let (Some(of), Some(id)) = (op.inputs.first(), op.state) else {
             bail!("expected an input and a state")
         };
-        let x = self.view(*view)?;
-        let (ext, next) = history::extend(&self.slots[id.0], x.as_ref())?;
-        self.slots[id.0] = next;
+        let history = History { before: self.slots[id.0].clone(), x: view(self.model, &self.values, *of)? };
+        self.slots[id.0] = history.next()?;
         let plan = &self.model.plan;
-        let (from, to) = (plan.value(view.value).tier, plan.tier(op));
+        let (from, to) = (plan.value(of.value).tier, plan.tier(op));
         let rows = to.rows(self.position, self.rows);
         if rows == 0 {
-            return Ok(None);
+            return Ok((None, Kept::Heard(history)));
         }
-        let y = match op.kind {
+        let moves = match op.kind {
             OpKind::Conv { weight, bias, act, .. } => {
-                let y = history::conv(&ext, self.param(weight), bias.map(|b| self.param(b)))?;
-                elementwise::activate(act, y)?
+                let before = history::conv(&history, self.param(weight), bias.map(|b| self.param(b)))?;
+                return Ok((Some(elementwise::activate(act, &before)?), Kept::Conv(history, before)));
             }
             OpKind::Frame { period, window } => {
                 let phase = (from.completed(self.position) % period as u64) as usize;
-                history::Moves::Frame { start: period - phase - 1, period, window, rows }.of(&ext)?
+                Moves::Frame { start: period - phase - 1, period, window, rows }
             }
             OpKind::Overlap { period, overlap, .. } => {
                 let before = from.completed(self.position) * period as u64;
                 let first = (to.completed(self.position) - before) as usize;
-                history::Moves::Overlap { first, period, overlap, rows }.of(&ext)?
+                Moves::Overlap { first, period, overlap, rows }
             }
-            _ => ext.narrow(1, 0, rows)?,
+            _ => Moves::Frame { start: 0, period: 1, window: 1, rows },
         };
-        Ok(Some(y))
+        Ok((Some(moves.of(&history)?), Kept::Moved(history, moves)))
     }
 
-    fn scan(&mut self, s: &Scan, op: &Op) -> Candle<Option<Tensor>> {
+    fn scan(&mut self, s: &Scan, op: &Op) -> Candle<Done> {
         let Some(id) = op.state else { bail!("expected a state") };
-        let selective = matches!(s.dynamics, Dynamics::Selective);
-        let shape = ScanShape { d: s.d, n: s.n, complex: s.is_complex(), selective };
-        let continuous = Continuous {
-            a_log: self.param(s.a_log),
-            a_imag: s.a_imag.map(|a| self.param(a)),
-            skip: self.param(s.skip),
-        };
-        let (rows, params) = match s.dynamics {
-            Dynamics::Selective => {
-                let Some(parts) = self.inputs::<4>(op)? else { return Ok(None) };
-                (Tensor::cat(&parts, 2)?, continuous.selective()?)
-            }
-            Dynamics::Invariant { log_dt, c, rule } => {
-                let Some([u]) = self.inputs(op)? else { return Ok(None) };
-                (u, continuous.invariant(self.param(log_dt), self.param(c), rule)?)
+        let rows = match s.dynamics {
+            Dynamics::Selective => inputs::<4>(self.model, &self.values, op)?
+                .map(|parts| columns::join(&parts.each_ref().map(|x| x))),
+            Dynamics::Invariant { .. } => {
+                inputs(self.model, &self.values, op)?.map(|[u]: [Tensor; 1]| columns::packed(&u))
             }
         };
-        let (y, h) = scan(shape, &rows, &params, &self.slots[id.0])?;
-        self.slots[id.0] = h;
-        Ok(Some(y))
+        let Some(rows) = rows.transpose()? else { return Ok(NOTHING) };
+        let (params, h0) = (continuous(self.model, s).flat()?, self.slots[id.0].contiguous()?);
+        let scanned = scan(shape(s), &rows, &params, &h0)?;
+        self.slots[id.0] = scanned.h.clone();
+        Ok((Some(scanned.y.clone()), Kept::Scan { rows, params, h0, scanned }))
     }
+}
+
+/// An output for whose gradient the values that the op read suffice.
+fn plain(y: Candle<Tensor>) -> Candle<(Tensor, Kept)> {
+    Ok((y?, Kept::Nothing))
+}
+
+pub(super) fn shape(s: &Scan) -> ScanShape {
+    let selective = matches!(s.dynamics, Dynamics::Selective);
+    ScanShape { d: s.d, n: s.n, complex: s.is_complex(), selective }
+}
+
+/// A scan's parameters.
+pub(super) fn continuous<'a>(model: &'a CandleModel, s: &Scan) -> Continuous<'a> {
+    let fixed = match s.dynamics {
+        Dynamics::Selective => None,
+        Dynamics::Invariant { log_dt, c, rule } => {
+            Some(Fixed { log_dt: model.param(log_dt), c: model.param(c), rule })
+        }
+    };
+    let a_imag = s.a_imag.map(|a| model.param(a));
+    Continuous { a_log: model.param(s.a_log), a_imag, skip: model.param(s.skip), fixed }
 }

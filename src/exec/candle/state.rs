@@ -51,13 +51,6 @@ impl CandleState {
         State::new(plan, self.position, slots.map_err(train_error)?)
     }
 
-    /// The same numbers without their history of ops: where one training segment ends and the next begins.
-    pub fn detach(&self) -> Result<Self> {
-        let slot = |s: &Tensor| s.detach().force_contiguous();
-        let slots: Candle<_> = self.slots.iter().map(slot).collect();
-        Ok(Self { slots: slots.map_err(train_error)?, position: self.position })
-    }
-
     /// How many streams.
     pub fn streams(&self) -> Option<usize> {
         self.slots.first().and_then(|s| s.dims().first().copied())

@@ -1,13 +1,18 @@
-//! Slices of candle's CPU tensors, and tensors of slices, for the custom ops.
+//! Slices of candle's CPU tensors, and tensors of slices, for the ops.
 
 use candle_core::{CpuStorage, Device, Layout, Result, Shape, Storage, Tensor};
 
 use super::math::Real;
 
-/// The numbers of a contiguous tensor as a custom op is given it.
-pub(super) fn slice<'a, T: Real>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [T]> {
+/// Numbers in a row.
+pub(super) fn width(x: &Tensor) -> usize {
+    x.dims().last().copied().unwrap_or(1)
+}
+
+/// The numbers of a contiguous tensor.
+fn slice<'a, T: Real>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [T]> {
     let Some((from, to)) = layout.contiguous_offsets() else {
-        candle_core::bail!("custom op: expected a contiguous tensor, got {layout:?}")
+        candle_core::bail!("op: expected a contiguous tensor, got {layout:?}")
     };
     Ok(&T::cpu_storage_as_slice(storage)?[from..to])
 }
@@ -23,7 +28,7 @@ pub(super) fn with_all<T: Real, const N: usize, R>(
     for (to, (storage, layout)) in slices.iter_mut().zip(&held) {
         match &**storage {
             Storage::Cpu(storage) => *to = slice(storage, layout)?,
-            _ => candle_core::bail!("custom op: expected a tensor on the CPU"),
+            _ => candle_core::bail!("op: expected a tensor on the CPU"),
         }
     }
     Ok(f(slices))

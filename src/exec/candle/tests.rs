@@ -1,8 +1,8 @@
 //! The whole executor: gradients by finite differences, cuts against wholes, and the scalar reference.
 
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor};
 
-use super::{CandleInput, CandleModel, CandleState, train_error};
+use super::{CandleInput, CandleModel, CandleState, Gradients, train_error};
 use crate::Result;
 use crate::exec::reference::Reference;
 use crate::exec::testing::{built, random_cuts, within};
@@ -81,82 +81,122 @@ pub(super) fn samples(streams: usize, rows: usize, width: usize, dtype: DType) -
     x.and_then(|x| x.to_dtype(dtype)).map_err(train_error)
 }
 
-/// A state of variables with random contents, and the variables.
-pub(super) fn random_state(
-    model: &CandleModel,
-    streams: usize,
-    position: u64,
-) -> Result<(CandleState, Vec<Var>)> {
+/// A state with random contents.
+pub(super) fn random_state(model: &CandleModel, streams: usize, position: u64) -> Result<CandleState> {
     let mut state = model.zero_state(streams)?;
-    let var = |(i, slot): (usize, &Tensor)| {
+    let random = |(i, slot): (usize, &Tensor)| {
         let values = Tensor::from_vec(noise(slot.elem_count(), 77 + i as u64), slot.shape(), slot.device())?;
-        Var::from_tensor(&(values.to_dtype(slot.dtype())? * 0.3)?)
+        values.to_dtype(slot.dtype())? * 0.3
     };
-    let vars: candle_core::Result<Vec<_>> = state.slots.iter().enumerate().map(var).collect();
-    let vars = vars.map_err(train_error)?;
-    state.slots = vars.iter().map(|v| v.as_tensor().clone()).collect();
+    let slots: candle_core::Result<Vec<_>> = state.slots.iter().enumerate().map(random).collect();
+    state.slots = slots.map_err(train_error)?;
     state.position = position;
-    Ok((state, vars))
+    Ok(state)
 }
 
-/// A loss over outputs and final state, each number weighted differently.
-pub(super) fn loss(y: &Tensor, state: &CandleState) -> candle_core::Result<Tensor> {
-    let weighted = |x: &Tensor, seed| {
-        let weights = Tensor::from_vec(noise(x.elem_count(), seed), x.shape(), x.device())?;
-        x.mul(&weights.to_dtype(x.dtype())?)?.sum_all()
+/// The gradients of [`loss`] by an output and a final state: another one for each number.
+fn seeds(y: &Tensor, state: &CandleState) -> candle_core::Result<(Tensor, Vec<Option<Tensor>>)> {
+    let seed = |x: &Tensor, seed| {
+        Tensor::from_vec(noise(x.elem_count(), seed), x.shape(), x.device())?.to_dtype(x.dtype())
     };
-    let mut total = weighted(y, 5)?;
-    for (i, slot) in state.slots.iter().enumerate().filter(|(_, s)| s.elem_count() > 0) {
-        total = (total + weighted(slot, 100 + i as u64)?)?;
+    let slot =
+        |(i, slot): (usize, &Tensor)| (slot.elem_count() > 0).then(|| seed(slot, 100 + i as u64)).transpose();
+    Ok((seed(y, 5)?, state.slots.iter().enumerate().map(slot).collect::<candle_core::Result<_>>()?))
+}
+
+/// A loss over outputs and final state.
+fn loss(y: &Tensor, state: &CandleState) -> candle_core::Result<f64> {
+    let (gy, slots) = seeds(y, state)?;
+    let sum = |x: &Tensor, g: &Tensor| (x * g)?.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>();
+    let mut total = sum(y, &gy)?;
+    for (slot, g) in state.slots.iter().zip(&slots) {
+        total += g.as_ref().map_or(Ok(0.0), |g| sum(slot, g))?;
     }
     Ok(total)
+}
+
+/// Output and final state of a call; the gradients of [`loss`] by the weights, the initial state and the samples.
+pub(super) fn there_and_back(
+    model: &CandleModel,
+    state: &CandleState,
+    input: CandleInput<'_>,
+) -> Result<(Tensor, CandleState, Gradients)> {
+    let (y, end, tape) = model.record(state, input, None)?;
+    let (gy, slots) = seeds(&y, &end).map_err(train_error)?;
+    Ok((y, end, tape.backward(&gy, Some(&slots))?))
 }
 
 fn most(x: &Tensor) -> candle_core::Result<f64> {
     x.abs()?.flatten_all()?.max(0)?.to_dtype(DType::F64)?.to_scalar::<f64>()
 }
 
+fn numbers(t: &Tensor) -> Result<Vec<f64>> {
+    t.flatten_all().and_then(|t| t.to_dtype(DType::F64)?.to_vec1::<f64>()).map_err(train_error)
+}
+
+/// Holds a gradient against differences of `value`, which takes an element's number and how far it is moved.
+fn check_gradient(
+    name: &str,
+    found: Option<&Tensor>,
+    count: usize,
+    value: &mut dyn FnMut(usize, f64) -> Result<f64>,
+) -> Result<()> {
+    let found = found.map_or_else(|| Ok(vec![0.0; count]), numbers)?;
+    assert_eq!(found.len(), count);
+    let scale = found.iter().fold(0f64, |m, g| m.max(g.abs()));
+    assert!(scale > 0.0, "{name} has no gradient");
+    for at in (0..count).step_by(1 + count / 6) {
+        let expected = (value(at, 1e-5)? - value(at, -1e-5)?) / 2e-5;
+        let error = (found[at] - expected).abs() / (expected.abs() + 1e-2 * scale);
+        assert!(error < 1e-3, "{name} at {at}: {} for {expected}", found[at]);
+    }
+    Ok(())
+}
+
+/// A tensor with one element moved.
+fn moved(x: &Tensor, at: usize, by: f64) -> Result<Tensor> {
+    let mut values = numbers(x)?;
+    values[at] += by;
+    Tensor::from_vec(values, x.shape(), &Device::Cpu).map_err(train_error)
+}
+
 #[test]
 fn a_model_of_every_op_passes_the_gradient_check() -> Result<()> {
     let plan = everything()?;
     let model = CandleModel::new(&plan, &Weights::random(&plan, 3), DType::F64)?;
-    let x = samples(2, 29, 2, DType::F64)?;
-    let (state, slots) = random_state(&model, 2, 5)?;
-    let value = || -> Result<Tensor> {
-        let now = CandleState { slots: slots.iter().map(|v| v.as_tensor().clone()).collect(), position: 5 };
-        let (y, end) = model.forward(&now, CandleInput::Samples(&x))?;
-        loss(&y, &end).map_err(train_error)
-    };
-    let (y, end) = model.forward(&state, CandleInput::Samples(&x))?;
-    let grads = loss(&y, &end).and_then(|l| l.backward()).map_err(train_error)?;
-    let names = plan.params.iter().map(|p| &p.name).chain(plan.states.iter().map(|s| &s.name));
-    for (name, var) in names.zip(model.vars().iter().chain(&slots)) {
-        let count = var.elem_count();
-        if count == 0 {
-            continue;
+    // From 5, 1 and 29 rows: with one row, ops of the coarser tiers have none and hand their gradient to the state alone.
+    for rows in [1, 29] {
+        let x = samples(2, rows, 2, DType::F64)?;
+        let state = random_state(&model, 2, 5)?;
+        let (_, _, grads) = there_and_back(&model, &state, CandleInput::Samples(&x))?;
+        let value = |model: &CandleModel, state: &CandleState, x: &Tensor| -> Result<f64> {
+            let (y, end) = model.forward(state, CandleInput::Samples(x))?;
+            loss(&y, &end).map_err(train_error)
+        };
+        let ranges: Vec<_> = model.layout().ranges().collect();
+        for ((param, range), found) in plan.params.iter().zip(&ranges).zip(&grads.params) {
+            if rows == 1 && found.is_none() {
+                continue;
+            }
+            check_gradient(&param.name, found.as_ref(), range.len(), &mut |at, by| {
+                let mut other = model.clone();
+                other.set_flat(moved(model.flat(), range.start + at, by)?)?;
+                value(&other, &state, &x)
+            })?;
         }
-        let numbers = |t: &Tensor| t.flatten_all().and_then(|t| t.to_vec1::<f64>()).map_err(train_error);
-        let found = grads.get(var).map(numbers).transpose()?.unwrap_or_else(|| vec![0.0; count]);
-        let before = numbers(var)?;
-        let scale = found.iter().fold(0f64, |m, g| m.max(g.abs()));
-        assert!(scale > 0.0, "{name} has no gradient");
-        for at in (0..count).step_by(1 + count / 6) {
-            let set = |by: f64| {
-                let mut moved = before.clone();
-                moved[at] += by;
-                let moved = Tensor::from_vec(moved, var.shape(), &Device::Cpu);
-                moved.and_then(|t| var.set(&t)).map_err(train_error)
-            };
-            let step = 1e-5;
-            set(step)?;
-            let above = value()?.to_scalar::<f64>().map_err(train_error)?;
-            set(-step)?;
-            let below = value()?.to_scalar::<f64>().map_err(train_error)?;
-            set(0.0)?;
-            let expected = (above - below) / (2.0 * step);
-            let error = (found[at] - expected).abs() / (expected.abs() + 1e-2 * scale);
-            assert!(error < 1e-3, "{name} at {at}: {} for {expected}", found[at]);
+        for (i, (slot, found)) in plan.states.iter().zip(&grads.slots).enumerate() {
+            if slot.is_empty() {
+                continue;
+            }
+            check_gradient(&slot.name, found.as_ref(), 2 * slot.len(), &mut |at, by| {
+                let mut other = state.clone();
+                other.slots[i] = moved(&state.slots[i], at, by)?;
+                value(&model, &other, &x)
+            })?;
         }
+        check_gradient("input", grads.input.as_ref(), x.elem_count(), &mut |at, by| {
+            value(&model, &state, &moved(&x, at, by)?)
+        })?;
     }
     Ok(())
 }
@@ -187,30 +227,54 @@ fn cuts_change_nothing(plan: &Plan, positions: u64, cuts: usize, bound: f64) -> 
     let x = input(plan, streams, rows, DType::F32)?;
     let mut draws = Draws::new(41, 0);
     for position in 0..positions {
-        let (state, slots) = random_state(&model, streams, position)?;
-        let (whole, end) = model.forward(&state, kind(plan, &x))?;
-        let grads = loss(&whole, &end).and_then(|l| l.backward()).map_err(train_error)?;
+        let state = random_state(&model, streams, position)?;
+        let (whole, end, expected) = there_and_back(&model, &state, kind(plan, &x))?;
         for case in 0..cuts {
-            let (mut parts, mut now, mut at) = (Vec::new(), state.clone(), 0);
+            let (mut parts, mut tapes, mut now, mut at) = (Vec::new(), Vec::new(), state.clone(), 0);
             for cut in random_cuts(rows, [2, 8, 30][case % 3], &mut draws) {
                 let part = x.narrow(1, at, cut).map_err(train_error)?;
-                let (y, next) = model.forward(&now, kind(plan, &part))?;
+                let (y, next, tape) = model.record(&now, kind(plan, &part), None)?;
                 parts.push(y);
+                tapes.push((tape, at, cut));
                 (now, at) = (next, at + cut);
             }
             assert_eq!(now.position, position + rows as u64);
+            let (gy, mut slots) = seeds(&whole, &now).map_err(train_error)?;
+            let (mut params, mut inputs) = (vec![None; plan.params.len()], Vec::new());
+            while let Some((tape, at, cut)) = tapes.pop() {
+                let gy = gy.narrow(1, at, cut).and_then(|g| g.contiguous()).map_err(train_error)?;
+                let grads = tape.backward(&gy, Some(&slots))?;
+                slots = grads.slots;
+                inputs.extend(grads.input);
+                for (sum, part) in params.iter_mut().zip(grads.params) {
+                    *sum = match (sum.take(), part) {
+                        (Some(sum), Some(part)) => Some(Tensor::add(&sum, &part).map_err(train_error)?),
+                        (sum, part) => sum.or(part),
+                    };
+                }
+            }
+            inputs.reverse();
             let compare = || -> candle_core::Result<()> {
                 let joined = Tensor::cat(&parts, 1)?;
                 assert!(most(&(&joined - &whole)?)? < bound * most(&whole)?);
                 for (a, b) in now.slots.iter().zip(&end.slots).filter(|(a, _)| a.elem_count() > 0) {
                     assert!(most(&(a - b)?)? < bound * most(b)?.max(1e-2));
                 }
-                let cut = loss(&joined, &now)?.backward()?;
-                for var in model.vars().iter().chain(&slots).filter(|v| v.elem_count() > 0) {
-                    let (Some(a), Some(b)) = (cut.get(var), grads.get(var)) else {
-                        candle_core::bail!("a variable has no gradient")
-                    };
-                    assert!(most(&(a - b)?)? <= bound * most(b)?, "{:?}, position {position}", var.shape());
+                let found = params.iter().zip(&expected.params).chain(slots.iter().zip(&expected.slots));
+                for (i, (a, b)) in found.enumerate() {
+                    match (a, b) {
+                        (Some(a), Some(b)) if a.elem_count() > 0 => {
+                            assert!(
+                                most(&(a - b)?)? <= bound * most(b)?,
+                                "gradient {i}, position {position}"
+                            );
+                        }
+                        (a, b) => assert_eq!(a.is_some(), b.is_some(), "gradient {i}, position {position}"),
+                    }
+                }
+                if let Some(whole) = &expected.input {
+                    let cut = Tensor::cat(&inputs, 1)?;
+                    assert!(most(&(cut - whole)?)? <= bound * most(whole)?, "input, position {position}");
                 }
                 Ok(())
             };
@@ -237,9 +301,6 @@ fn follows_the_reference(name: &str, plan: &Plan, double: f64) -> Result<()> {
         let model = CandleModel::new(plan, &weights, dtype)?;
         let mut reference = Reference::<f64>::open(plan, &weights, Limits { max_rows: 200, max_streams: 1 });
         let x = input(plan, 1, 130, dtype)?;
-        let numbers = |t: &Tensor| {
-            t.flatten_all().and_then(|t| t.to_dtype(DType::F64)?.to_vec1::<f64>()).map_err(train_error)
-        };
         let given = numbers(&x)?;
         let tokens: Vec<u32> = given.iter().map(|x| *x as u32).collect();
         let given: Vec<f32> = given.iter().map(|x| *x as f32).collect();
@@ -290,8 +351,8 @@ fn tokens_are_looked_up_and_the_table_has_a_gradient() -> Result<()> {
         let expected: f32 = row.iter().zip(rows[0]).map(|(a, b)| a * b).sum();
         assert!((got - expected).abs() < 1e-6);
     }
-    let grads = y.sqr().and_then(|y| y.sum_all()?.backward()).map_err(train_error)?;
-    assert!(model.gradients(&grads).iter().all(Option::is_some));
+    let (y, _, grads) = there_and_back(&model, &model.zero_state(1)?, CandleInput::Tokens(&tokens))?;
+    assert!(grads.params.iter().all(Option::is_some) && grads.input.is_none());
     assert_eq!(model.export()?, weights);
     assert!(model.forward(&state, CandleInput::Samples(&y)).is_err());
     Ok(())
@@ -306,25 +367,18 @@ fn the_tables_gradient_is_that_of_finite_differences() -> Result<()> {
     let model = CandleModel::new(&plan, &Weights::random(&plan, 1), DType::F64)?;
     // Token 4 comes twice, tokens 1 and 3 not at all.
     let tokens = Tensor::new(&[[4u32, 0], [4, 2]], &Device::Cpu).map_err(train_error)?;
-    let value = || -> Result<Tensor> {
-        let (y, end) = model.forward(&model.zero_state(2)?, CandleInput::Tokens(&tokens))?;
-        loss(&y, &end).map_err(train_error)
-    };
-    let grads = value()?.backward().map_err(train_error)?;
-    let table = &model.vars()[0];
-    let numbers = |t: &Tensor| t.flatten_all().and_then(|t| t.to_vec1::<f64>()).map_err(train_error);
-    let (before, found) = (numbers(table)?, grads.get(table).map(numbers).transpose()?.unwrap_or_default());
-    assert_eq!(found.len(), before.len());
+    let zero = model.zero_state(2)?;
+    let (_, _, grads) = there_and_back(&model, &zero, CandleInput::Tokens(&tokens))?;
+    let found = grads.params[0].as_ref().map(numbers).transpose()?.unwrap_or_default();
+    assert_eq!(found.len(), 15);
     for (at, found) in found.iter().enumerate() {
-        let moved = |by: f64| {
-            let mut moved = before.clone();
-            moved[at] += by;
-            let moved = Tensor::from_vec(moved, table.shape(), &Device::Cpu);
-            moved.and_then(|t| table.set(&t)).map_err(train_error)?;
-            value()?.to_scalar::<f64>().map_err(train_error)
+        let value = |by: f64| {
+            let mut other = model.clone();
+            other.set_flat(moved(model.flat(), at, by)?)?;
+            let (y, end) = other.forward(&zero, CandleInput::Tokens(&tokens))?;
+            loss(&y, &end).map_err(train_error)
         };
-        let expected = (moved(1e-5)? - moved(-1e-5)?) / 2e-5;
-        moved(0.0)?;
+        let expected = (value(1e-5)? - value(-1e-5)?) / 2e-5;
         assert!((found - expected).abs() <= 1e-3 * expected.abs() + 1e-9, "{at}: {found} for {expected}");
         assert_eq!(*found != 0.0, [0, 2, 4].contains(&(at / 3)), "row {}", at / 3);
     }
@@ -343,15 +397,8 @@ fn fixed_coefficients_equal_those_of_the_plan() -> Result<()> {
         let weights = Weights::random(&plan, 2);
         let crate::plan::OpKind::Scan(scan) = plan.ops[0].kind else { continue };
         let Some(expected) = crate::plan::coefficients(&scan, &weights, 1.0) else { continue };
-        let crate::plan::Dynamics::Invariant { log_dt, c, rule } = scan.dynamics else { continue };
-        let model = CandleModel::new(&plan, &weights, DType::F32)?;
-        let param = |id: crate::plan::ParamId| model.vars()[id.0].as_tensor();
-        let continuous = super::discretise::Continuous {
-            a_log: param(scan.a_log),
-            a_imag: scan.a_imag.map(param),
-            skip: param(scan.skip),
-        };
-        let flat = continuous.invariant(param(log_dt), param(c), rule).and_then(|t| t.to_vec1::<f32>());
+        let model = CandleModel::new(&plan, &Weights::random(&plan, 2), DType::F32)?;
+        let flat = super::run::continuous(&model, &scan).flat().and_then(|t| t.to_vec1::<f32>());
         let flat = flat.map_err(train_error)?;
         let want: Vec<f32> = [&expected.a, &expected.b, &expected.c].into_iter().flatten().copied().collect();
         assert_eq!(flat.len(), want.len() + 4);

@@ -13,8 +13,8 @@ use super::envelope::{ACTIVE, bands, stretch};
 use super::{LossParts, LossSpec, LossValues, SI_SDR_FLOOR, spectral::unit};
 use crate::error::Result;
 use crate::exec::candle::cuda::call::{Kernels, each, kernels, launch, room, tensor};
-use crate::exec::candle::cuda::history::Moved;
 use crate::exec::candle::cuda::with_all;
+use crate::exec::candle::history::{History, Moves};
 use crate::exec::candle::train_error;
 
 const KERNELS: Kernels = kernels!("loss");
@@ -58,13 +58,12 @@ impl DeviceLoss {
         Ok(Self { spec: spec.clone(), device: device.clone(), spectra })
     }
 
-    /// The losses of `estimate` against `target`, both `[examples, n]`, each example's total in the order of the batch, and
-    /// the gradient of their sum by the estimate.
-    pub fn values_and_grad(&self, estimate: &Tensor, target: &Tensor) -> Result<(Vec<LossValues>, Tensor)> {
+    /// The losses of `estimate` against `target`, both `[examples, n]`, and the gradient of their sum by the estimate.
+    pub fn values_and_grad(&self, estimate: &Tensor, target: &Tensor) -> Result<(DeviceValues, Tensor)> {
         self.run(estimate, target).map_err(train_error)
     }
 
-    fn run(&self, x: &Tensor, y: &Tensor) -> Candle<(Vec<LossValues>, Tensor)> {
+    fn run(&self, x: &Tensor, y: &Tensor) -> Candle<(DeviceValues, Tensor)> {
         let spec = &self.spec;
         let (examples, _) = x.dims2()?;
         let (mut grad, waveform) = self.waveform(x, y)?;
@@ -76,21 +75,7 @@ impl DeviceLoss {
             spectral = (spectral + sums)?;
             grad = (grad + by_x)?;
         }
-        let (waveform, spectral) = (waveform.to_vec2::<f32>()?, spectral.to_vec2::<f32>()?);
-        let values = waveform.iter().zip(&spectral).map(|(w, s)| {
-            let used = |weight: f32, value: f32| if weight == 0.0 { 0.0 } else { f64::from(value) };
-            let parts = LossParts {
-                l1: f64::from(w[0]),
-                si_sdr: f64::from(w[1]),
-                convergence: used(spec.convergence, s[0]),
-                log_magnitude: used(spec.log_magnitude, s[2]),
-                compressed_magnitude: used(spec.compressed_magnitude, s[3]),
-                compressed_complex: used(spec.compressed_complex, s[4]),
-                envelope: used(spec.envelope, s[5]),
-            };
-            LossValues { total: spec.total(&parts), parts }
-        });
-        Ok((values.collect(), grad))
+        Ok((DeviceValues { spec: spec.clone(), waveform, spectral }, grad))
     }
 
     /// Gradient `[examples, n]` and values `[examples, 2]` of L1 and SI-SDR.
@@ -104,6 +89,37 @@ impl DeviceLoss {
             launch(device, (&KERNELS, "waveform_terms"), grid, &[&x, &y, &k], results, &[len])?;
             Ok((tensor(grad, device, (examples, len)), tensor(values, device, (examples, 2))))
         })
+    }
+}
+
+/// The losses of a batch where they were computed.
+pub struct DeviceValues {
+    spec: LossSpec,
+    /// L1 and SI-SDR: `[examples, 2]`.
+    waveform: Tensor,
+    /// The five sums and the envelope term of the spectra: `[examples, 6]`.
+    spectral: Tensor,
+}
+
+impl DeviceValues {
+    /// Each example's losses, in the order of the batch.
+    pub fn read(&self) -> Result<Vec<LossValues>> {
+        let read = |x: &Tensor| x.to_vec2::<f32>().map_err(train_error);
+        let (waveform, spectral, spec) = (read(&self.waveform)?, read(&self.spectral)?, &self.spec);
+        let values = waveform.iter().zip(&spectral).map(|(w, s)| {
+            let used = |weight: f32, value: f32| if weight == 0.0 { 0.0 } else { f64::from(value) };
+            let parts = LossParts {
+                l1: f64::from(w[0]),
+                si_sdr: f64::from(w[1]),
+                convergence: used(spec.convergence, s[0]),
+                log_magnitude: used(spec.log_magnitude, s[2]),
+                compressed_magnitude: used(spec.compressed_magnitude, s[3]),
+                compressed_complex: used(spec.compressed_complex, s[4]),
+                envelope: used(spec.envelope, s[5]),
+            };
+            LossValues { total: spec.total(&parts), parts }
+        });
+        Ok(values.collect())
     }
 }
 
@@ -138,7 +154,7 @@ impl Spectrum {
     fn add(&self, spec: &LossSpec, x: &Tensor, y: &Tensor, share: f32) -> Candle<(Tensor, Tensor)> {
         let (examples, len) = x.dims2()?;
         let sizes = Sizes { examples, len, rows: len / self.hop + 1, bins: self.n_fft / 2 + 1 };
-        let (bx, by) = (self.spectrum(x, sizes)?, self.spectrum(y, sizes)?);
+        let ((bx, sound), (by, _)) = (self.spectrum(x, sizes)?, self.spectrum(y, sizes)?);
         let (sums, mut pull) = self.terms(spec, &bx, &by, sizes, share)?;
         if spec.convergence != 0.0 {
             pull = self.convergence(spec, [&bx, &by, &sums, &pull], sizes, share)?;
@@ -151,31 +167,34 @@ impl Spectrum {
         let convergence = (sums.narrow(1, 0, 1)?.sqrt()? / sums.narrow(1, 1, 1)?.sqrt()?)? * f64::from(share);
         let shares =
             Tensor::cat(&[&convergence?, &(sums.narrow(1, 1, 4)? * f64::from(each))?, &envelope], 1)?;
-        Ok((shares, self.adjoint(&pull, sizes)?))
+        Ok((shares, self.adjoint(&sound, &pull, sizes)?))
     }
 
-    /// How frames of `examples` lie in the padded sound.
-    fn frames(&self, sizes: Sizes) -> Moved {
-        let ext_rows = sizes.len + self.n_fft;
-        Moved { frame: true, ext_rows, fine: 1, by: [0, self.hop, self.n_fft], rows: sizes.rows }
+    /// How frames lie in the sound after half a window of zeros.
+    fn frames(&self, sizes: Sizes) -> Moves {
+        Moves::Frame { start: 0, period: self.hop, window: self.n_fft, rows: sizes.rows }
+    }
+
+    /// Sound between two halves of a window of zeros.
+    fn padded(&self, x: &Tensor, sizes: Sizes) -> Candle<History> {
+        let half = self.n_fft / 2;
+        let before = Tensor::zeros((sizes.examples, half, 1), x.dtype(), x.device())?;
+        Ok(History { before, x: Some(x.pad_with_zeros(1, 0, half)?.unsqueeze(2)?) })
     }
 
     /// `[examples·rows, 2·bins]`.
-    fn spectrum(&self, x: &Tensor, sizes: Sizes) -> Candle<Tensor> {
-        let padded = x.pad_with_zeros(1, self.n_fft / 2, self.n_fft / 2)?;
-        let rows = sizes.examples * sizes.rows;
-        let frames = with_all([&padded], |device, [padded]| {
-            let storage = self.frames(sizes).forward(device, &padded, rows * self.n_fft)?;
-            Ok(storage_tensor(storage, (rows, self.n_fft)))
-        })?;
-        frames.matmul(&self.basis)
+    fn spectrum(&self, x: &Tensor, sizes: Sizes) -> Candle<(Tensor, History)> {
+        let sound = self.padded(x, sizes)?;
+        let frames = self.frames(sizes).of(&sound)?;
+        Ok((frames.reshape((sizes.examples * sizes.rows, self.n_fft))?.matmul(&self.basis)?, sound))
     }
 
     /// The transpose of `spectrum`.
-    fn adjoint(&self, pull: &Tensor, sizes: Sizes) -> Candle<Tensor> {
-        let frames = pull.matmul(&self.transposed)?;
-        let padded = Tensor::zeros((sizes.examples, sizes.len + self.n_fft), pull.dtype(), pull.device())?;
-        self.frames(sizes).backward(&padded, &frames)?.narrow(1, self.n_fft / 2, sizes.len)
+    fn adjoint(&self, sound: &History, pull: &Tensor, sizes: Sizes) -> Candle<Tensor> {
+        let frames = pull.matmul(&self.transposed)?.reshape((sizes.examples, sizes.rows, self.n_fft))?;
+        let grad = self.frames(sizes).back(sound, &frames)?;
+        let Some(grad) = grad.x else { candle_core::bail!("a history without rows") };
+        grad.narrow(1, 0, sizes.len)?.squeeze(2)
     }
 
     /// The sums `[examples, 5]` and the pull of all terms but convergence and envelope.
@@ -268,9 +287,4 @@ impl Spectrum {
 
 fn numbers(values: &[f32], device: &Device) -> Candle<Tensor> {
     Tensor::from_slice(values, values.len(), device)
-}
-
-fn storage_tensor(storage: candle_core::CudaStorage, shape: (usize, usize)) -> Tensor {
-    use candle_core::{Storage, op::BackpropOp};
-    Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false)
 }

@@ -8,6 +8,8 @@ use candle_core::cuda_backend::{CudaDevice, WrapErr};
 use candle_core::op::BackpropOp;
 use candle_core::{CudaStorage, Layout, Result, Shape, Storage, Tensor, bail};
 
+use super::super::columns::packed;
+
 /// Compiled kernels of one source file.
 pub(crate) struct Kernels {
     pub name: &'static str,
@@ -33,11 +35,50 @@ pub(crate) fn each(count: usize) -> Grid {
     ((count.div_ceil(256).clamp(1, 1 << 20), 1), (256, 1))
 }
 
-/// The numbers of a contiguous tensor.
-pub(crate) fn view<'a>(storage: &'a CudaStorage, layout: &Layout) -> Result<CudaView<'a, f32>> {
-    match layout.contiguous_offsets() {
-        Some((from, to)) => Ok(storage.as_cuda_slice::<f32>()?.slice(from..to)),
-        None => bail!("custom op: expected a contiguous tensor, got {layout:?}"),
+/// Rows on the GPU: from the first number on, and how far apart they lie.
+pub(crate) type Rows<'a> = (CudaView<'a, f32>, usize);
+
+/// How far apart rows lie, if their numbers are neighbours and they are evenly apart.
+fn apart(layout: &Layout) -> Option<usize> {
+    let (dims, strides) = (layout.dims(), layout.stride());
+    let ((width, outer), (one, strides)) = (dims.split_last()?, strides.split_last()?);
+    if layout.is_contiguous() {
+        return Some(*width);
+    }
+    let mut even = (*one == 1 || *width == 1).then_some(None);
+    for (dim, stride) in outer.iter().zip(strides).rev().filter(|(dim, _)| **dim > 1) {
+        even = match even? {
+            None => Some(Some((*stride, dim * stride))),
+            Some((first, next)) if next == *stride => Some(Some((first, next * dim))),
+            Some(_) => None,
+        };
+    }
+    even.map(|found| found.map_or(*width, |(first, _)| first))
+}
+
+/// Calls `f` with the device and the rows of some tensors on it; those whose rows are not evenly apart are copied first.
+pub(crate) fn with_rows<const N: usize, R>(
+    tensors: [&Tensor; N],
+    f: impl FnOnce(&CudaDevice, [Rows<'_>; N]) -> Result<R>,
+) -> Result<R> {
+    let even = |x: &Tensor| if apart(x.layout()).is_some() { Ok(x.clone()) } else { x.contiguous() };
+    let tensors = tensors.into_iter().map(even).collect::<Result<Vec<_>>>()?;
+    let held: Vec<_> = tensors.iter().map(Tensor::storage_and_layout).collect();
+    let mut views = Vec::with_capacity(N);
+    let mut device = None;
+    for (storage, layout) in &held {
+        let (Storage::Cuda(storage), Some(apart)) = (&**storage, apart(layout)) else {
+            bail!("op: expected all tensors on the GPU")
+        };
+        device = Some(storage.device.clone());
+        let width = layout.dims().last().copied().unwrap_or(1);
+        let rows = layout.shape().elem_count().checked_div(width).unwrap_or(0);
+        let (from, len) = (layout.start_offset(), rows.checked_sub(1).map_or(0, |rows| rows * apart + width));
+        views.push((storage.as_cuda_slice::<f32>()?.slice(from..from + len), apart));
+    }
+    match (device, <[Rows<'_>; N]>::try_from(views)) {
+        (Some(device), Ok(views)) => f(&device, views),
+        _ => bail!("op: no tensors given"),
     }
 }
 
@@ -46,23 +87,9 @@ pub(crate) fn with_all<const N: usize, R>(
     tensors: [&Tensor; N],
     f: impl FnOnce(&CudaDevice, [CudaView<'_, f32>; N]) -> Result<R>,
 ) -> Result<R> {
-    let tensors = tensors.into_iter().map(Tensor::contiguous).collect::<Result<Vec<_>>>()?;
-    let held: Vec<_> = tensors.iter().map(Tensor::storage_and_layout).collect();
-    let mut views = Vec::with_capacity(N);
-    let mut device = None;
-    for (storage, layout) in &held {
-        match &**storage {
-            Storage::Cuda(storage) => {
-                device = Some(storage.device.clone());
-                views.push(view(storage, layout)?);
-            }
-            _ => bail!("custom op: expected all tensors on the GPU"),
-        }
-    }
-    match (device, <[CudaView<'_, f32>; N]>::try_from(views)) {
-        (Some(device), Ok(views)) => f(&device, views),
-        _ => bail!("custom op: no tensors given"),
-    }
+    let tensors = tensors.into_iter().map(packed).collect::<Result<Vec<_>>>()?;
+    let Ok(tensors) = <[Tensor; N]>::try_from(tensors) else { bail!("op: no tensors given") };
+    with_rows(tensors.each_ref(), |device, rows| f(device, rows.map(|(view, _)| view)))
 }
 
 /// A launch with three dimensions of blocks and bytes of shared memory.
@@ -144,16 +171,12 @@ pub(crate) fn room(device: &CudaDevice, len: usize) -> Result<CudaSlice<f32>> {
     // SAFETY: every kernel writes all of its results before anything reads them.
     #[allow(unsafe_code)]
     unsafe {
-        device.alloc::<f32>(len)
+        device.alloc::<f32>(len.max(1))
     }
-}
-
-/// A storage of results.
-pub(crate) fn storage(slice: CudaSlice<f32>, device: &CudaDevice) -> CudaStorage {
-    CudaStorage::wrap_cuda_slice(slice, device.clone())
 }
 
 /// A tensor of results.
 pub(crate) fn tensor(slice: CudaSlice<f32>, device: &CudaDevice, shape: impl Into<Shape>) -> Tensor {
-    Tensor::from_storage(Storage::Cuda(storage(slice, device)), shape.into(), BackpropOp::none(), false)
+    let storage = CudaStorage::wrap_cuda_slice(slice, device.clone());
+    Tensor::from_storage(Storage::Cuda(storage), shape.into(), BackpropOp::none(), false)
 }

@@ -1,11 +1,9 @@
 //! Activations, gates and FiLM.
 
-use candle_core::cuda_backend::CudaDevice;
-use candle_core::cuda_backend::cudarc::driver::CudaView;
-use candle_core::{CudaStorage, Result, Tensor};
+use candle_core::{Result, Tensor};
 
-use super::call::{Kernels, each, kernels, launch, room, storage, tensor};
-use super::with_all;
+use super::super::tensors::width;
+use super::call::{Kernels, each, kernels, launch, room, tensor, with_rows};
 use crate::plan::Act;
 
 const KERNELS: Kernels = kernels!("elementwise");
@@ -23,53 +21,61 @@ fn code(act: Act) -> usize {
     }
 }
 
-/// `act(x)` of rows of `width`.
-pub fn activate(device: &CudaDevice, act: Act, x: &CudaView<'_, f32>, width: usize) -> Result<CudaStorage> {
-    let (name, count, size) = match act {
-        Act::Glu => ("glu_forward", x.len() / 2, width / 2),
-        _ => ("activate_forward", x.len(), code(act)),
-    };
-    let mut y = room(device, count)?;
-    launch(device, (&KERNELS, name), each(count), &[x], &mut [&mut y], &[count, size])?;
-    Ok(storage(y, device))
+/// Kernel, numbers and width of the result of `act(x)`.
+fn activation(act: Act, x: &Tensor) -> (&'static str, usize, usize) {
+    match act {
+        Act::Glu => ("glu", x.elem_count() / 2, width(x) / 2),
+        _ => ("activate", x.elem_count(), width(x)),
+    }
+}
+
+/// `act(x)`.
+pub fn activate(act: Act, x: &Tensor) -> Result<Tensor> {
+    let (name, count, width) = activation(act, x);
+    let mut dims = x.dims().to_vec();
+    dims.last_mut().into_iter().for_each(|last| *last = width);
+    with_rows([x], |device, [(x, xs)]| {
+        let (mut y, name) = (room(device, count)?, format!("{name}_forward"));
+        let sizes = [count, width, xs, code(act)];
+        launch(device, (&KERNELS, &name), each(count), &[&x], &mut [&mut y], &sizes)?;
+        Ok(tensor(y, device, dims))
+    })
 }
 
 /// x̄ of `act(x)`.
 pub fn activate_back(act: Act, x: &Tensor, g: &Tensor) -> Result<Tensor> {
-    let width = x.dims().last().copied().unwrap_or(1);
-    with_all([x, g], |device, [xs, g]| {
-        let mut gx = room(device, xs.len())?;
-        let (name, size) = match act {
-            Act::Glu => ("glu_backward", width / 2),
-            _ => ("activate_backward", code(act)),
-        };
-        launch(device, (&KERNELS, name), each(g.len()), &[&xs, &g], &mut [&mut gx], &[g.len(), size])?;
+    let (name, count, width) = activation(act, x);
+    with_rows([x, g], |device, [(xv, xs), (g, gs)]| {
+        let (mut gx, name) = (room(device, x.elem_count())?, format!("{name}_backward"));
+        let sizes = [count, width, xs, gs, code(act)];
+        launch(device, (&KERNELS, &name), each(count), &[&xv, &g], &mut [&mut gx], &sizes)?;
         Ok(tensor(gx, device, x.shape()))
     })
 }
 
+fn pair(act: Option<Act>) -> (&'static str, usize) {
+    act.map_or(("film", 0), |act| ("gate", code(act)))
+}
+
 /// `x·act(z)`, or FiLM without an activation.
-pub fn two(
-    device: &CudaDevice,
-    act: Option<Act>,
-    x: &CudaView<'_, f32>,
-    z: &CudaView<'_, f32>,
-    width: usize,
-) -> Result<CudaStorage> {
-    let (name, size) = act.map_or(("film_forward", width), |act| ("gate_forward", code(act)));
-    let mut y = room(device, x.len())?;
-    launch(device, (&KERNELS, name), each(x.len()), &[x, z], &mut [&mut y], &[x.len(), size])?;
-    Ok(storage(y, device))
+pub fn two(act: Option<Act>, x: &Tensor, z: &Tensor) -> Result<Tensor> {
+    let ((name, code), count) = (pair(act), x.elem_count());
+    with_rows([x, z], |device, [(xv, xs), (z, zs)]| {
+        let (mut y, name) = (room(device, count)?, format!("{name}_forward"));
+        let sizes = [count, width(x), xs, zs, code];
+        launch(device, (&KERNELS, &name), each(count), &[&xv, &z], &mut [&mut y], &sizes)?;
+        Ok(tensor(y, device, x.shape()))
+    })
 }
 
 /// (x̄, z̄) of [`two`].
 pub fn two_back(act: Option<Act>, x: &Tensor, z: &Tensor, g: &Tensor) -> Result<(Tensor, Tensor)> {
-    let width = x.dims().last().copied().unwrap_or(1);
-    let (name, size) = act.map_or(("film_backward", width), |act| ("gate_backward", code(act)));
-    with_all([x, z, g], |device, [xs, zs, g]| {
-        let (mut gx, mut gz) = (room(device, xs.len())?, room(device, zs.len())?);
+    let ((name, code), count) = (pair(act), x.elem_count());
+    with_rows([x, z, g], |device, [(xv, xs), (zv, zs), (g, gs)]| {
+        let (mut gx, mut gz) = (room(device, count)?, room(device, z.elem_count())?);
+        let (name, sizes) = (format!("{name}_backward"), [count, width(x), xs, zs, gs, code]);
         let results = &mut [&mut gx, &mut gz];
-        launch(device, (&KERNELS, name), each(xs.len()), &[&xs, &zs, &g], results, &[xs.len(), size])?;
+        launch(device, (&KERNELS, &name), each(count), &[&xv, &zv, &g], results, &sizes)?;
         Ok((tensor(gx, device, x.shape()), tensor(gz, device, z.shape())))
     })
 }

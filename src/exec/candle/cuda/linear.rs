@@ -2,18 +2,26 @@
 
 use candle_core::cuda_backend::CudaDevice;
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView};
-use candle_core::{CudaStorage, Result, Tensor};
+use candle_core::{Result, Tensor};
 
-use super::call::{Kernels, each, kernels, launch, room, storage, tensor};
-use super::with_all;
+use super::call::{Kernels, each, kernels, launch, room, tensor, with_all};
 
 const KERNELS: Kernels = kernels!("sums");
 
 /// `x + b` for rows of b's length.
-pub fn add_row(device: &CudaDevice, x: &CudaView<'_, f32>, b: &CudaView<'_, f32>) -> Result<CudaStorage> {
-    let mut y = room(device, x.len())?;
-    launch(device, (&KERNELS, "add_row"), each(x.len()), &[x, b], &mut [&mut y], &[x.len(), b.len()])?;
-    Ok(storage(y, device))
+pub fn add_row(x: &Tensor, b: &Tensor) -> Result<Tensor> {
+    with_all([x, b], |device, [xs, b]| {
+        let mut y = room(device, xs.len())?;
+        launch(
+            device,
+            (&KERNELS, "add_row"),
+            each(xs.len()),
+            &[&xs, &b],
+            &mut [&mut y],
+            &[xs.len(), b.len()],
+        )?;
+        Ok(tensor(y, device, x.shape()))
+    })
 }
 
 /// The sum of rows of `width`.

@@ -1,12 +1,9 @@
 //! LayerNorm and RMSNorm.
 
-use candle_core::cuda_backend::CudaDevice;
-use candle_core::cuda_backend::cudarc::driver::CudaView;
-use candle_core::{CudaStorage, Result, Tensor};
+use candle_core::{Result, Tensor};
 
-use super::call::{Grid, Kernels, kernels, launch, room, storage, tensor};
+use super::call::{Grid, Kernels, kernels, launch, room, tensor, with_all};
 use super::linear::sum;
-use super::with_all;
 
 const KERNELS: Kernels = kernels!("norm");
 
@@ -15,19 +12,15 @@ fn warps(rows: usize) -> Grid {
     ((rows.div_ceil(8), 1), (32, 8))
 }
 
-/// The norm of rows of w's length; centred with the bias, if there is one.
-pub fn forward(
-    device: &CudaDevice,
-    x: &CudaView<'_, f32>,
-    w: &CudaView<'_, f32>,
-    b: Option<&CudaView<'_, f32>>,
-    eps: f32,
-) -> Result<CudaStorage> {
-    let (d, rows) = (w.len(), x.len() / w.len());
-    let mut y = room(device, x.len())?;
-    let sizes = [rows, d, eps.to_bits() as usize, usize::from(b.is_some())];
-    launch(device, (&KERNELS, "norm_forward"), warps(rows), &[x, w, b.unwrap_or(w)], &mut [&mut y], &sizes)?;
-    Ok(storage(y, device))
+/// The norm of rows of w's length; no bias for RMSNorm.
+pub fn forward(x: &Tensor, w: &Tensor, b: Option<&Tensor>, eps: f32, centred: bool) -> Result<Tensor> {
+    with_all([x, w, b.unwrap_or(w)], |device, [xs, w, bias]| {
+        let (d, rows) = (w.len(), xs.len() / w.len());
+        let mut y = room(device, xs.len())?;
+        let sizes = [rows, d, eps.to_bits() as usize, usize::from(centred), usize::from(b.is_some())];
+        launch(device, (&KERNELS, "norm_forward"), warps(rows), &[&xs, &w, &bias], &mut [&mut y], &sizes)?;
+        Ok(tensor(y, device, x.shape()))
+    })
 }
 
 /// (x̄, w̄, b̄).

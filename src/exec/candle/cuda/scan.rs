@@ -3,12 +3,11 @@
 use candle_core::cuda_backend::cudarc::driver::sys::CUdevice_attribute;
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView};
 use candle_core::cuda_backend::{CudaDevice, WrapErr};
-use candle_core::{CudaStorage, Result, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 
 use super::super::scan::ScanShape;
-use super::call::{Kernels, Launch, SHARED, each, kernels, launch, launch_on, room, storage, tensor};
+use super::call::{Kernels, Launch, SHARED, each, kernels, launch, launch_on, room, tensor, with_all};
 use super::linear::sum;
-use super::with_all;
 
 const FORWARD: Kernels = kernels!("scan_forward");
 const BACKWARD: Kernels = kernels!("scan_backward");
@@ -115,14 +114,18 @@ fn check(shape: ScanShape, streams: usize) -> Result<()> {
     Ok(())
 }
 
-/// The flat result of `t` rows a stream.
-pub fn forward(
+/// y and the last and saved states of `t` rows a stream.
+pub fn forward(shape: ScanShape, given: [&Tensor; 3], sizes: (usize, usize)) -> Result<(Tensor, Tensor)> {
+    check(shape, sizes.0)?;
+    with_all(given, |device, [rows, params, h0]| run(device, shape, [&rows, &params, &h0], sizes))
+}
+
+fn run(
     device: &CudaDevice,
     shape: ScanShape,
     [rows, params, h0]: [&CudaView<'_, f32>; 3],
     (streams, t): (usize, usize),
-) -> Result<CudaStorage> {
-    check(shape, streams)?;
+) -> Result<(Tensor, Tensor)> {
     let (walk, ends_walk) = (Walk::new("scan_rows", shape), Walk::new("scan_ends", shape));
     let state = shape.state_rows() * shape.d;
     let cut =
@@ -138,15 +141,14 @@ pub fn forward(
         carry(device, shape, (params, h0, &sums.slice(..)), &mut ends, (streams, t, cut, state, false))?;
         starts = Some(ends);
     }
-    let result = shape.result_len(t, chunk(shape));
-    let mut out = room(device, streams * result)?;
-    let (mut y, mut states) = out.split_at_mut(t * shape.d);
+    let kept = shape.states_len(t, chunk(shape));
+    let (mut y, mut states) = (room(device, streams * t * shape.d)?, room(device, streams * kept)?);
     let begin = starts.as_ref().map_or_else(|| h0.slice(..), |starts| starts.slice(..));
     let grid = walk.launch(cut.segments, streams);
-    let sizes = [sizes(walk.lanes).as_slice(), &[result, result]].concat();
-    let results = &mut [&mut y, &mut states];
+    let sizes = [sizes(walk.lanes).as_slice(), &[t * shape.d, kept]].concat();
+    let results = &mut [&mut y.slice_mut(..), &mut states.slice_mut(..)];
     launch_on(device, (&FORWARD, &walk.name), grid, &[rows, params, &begin], results, &sizes)?;
-    Ok(storage(out, device))
+    Ok((tensor(y, device, (streams, t, shape.d)), tensor(states, device, (streams, kept))))
 }
 
 /// Threads of a block of `back_rows` and its shared memory: columns of states, B and C of a chunk, their gradients by warp.
@@ -161,33 +163,32 @@ fn back_block(shape: ScanShape) -> (usize, usize) {
     (threads, bytes(threads))
 }
 
-/// Gradients of rows, params and h₀ from (rows, params, h₀, result, its gradient).
-pub fn backward(shape: ScanShape, given: [&Tensor; 5], (streams, t): (usize, usize)) -> Result<[Tensor; 3]> {
+/// Gradients of rows, params and h₀ from (rows, params, h₀, states, gradients of y and of the final state).
+pub fn backward(shape: ScanShape, given: [&Tensor; 6], (streams, t): (usize, usize)) -> Result<[Tensor; 3]> {
     check(shape, streams)?;
     let (d, n, r) = (shape.d, shape.n, shape.state_rows());
     let (threads, shared) = back_block(shape);
-    let (walk, blocks, state, result) =
-        (Walk::new("back_ends", shape), d.div_ceil(threads), r * d, shape.result_len(t, chunk(shape)));
-    with_all(given, |device, [rows, params, h0, flat, grad]| {
+    let (walk, blocks, state) = (Walk::new("back_ends", shape), d.div_ceil(threads), r * d);
+    let kept = shape.states_len(t, chunk(shape));
+    with_all(given, |device, [rows, params, h0, states, grad, end]| {
         let resident = if shape.complex || !shape.selective { 2 } else { RESIDENT } * 128 / threads;
         let cut = Cut::new(multiprocessors(device)?, shape, t, (blocks * streams, resident));
         let mut starts = room(device, streams * cut.segments * state)?;
         let mut sums = room(device, streams * cut.segments * shape.numbers() * d)?;
         if cut.segments > 1 {
-            let sizes = [t, d, n, walk.lanes, cut.rows, cut.segments, result];
+            let sizes = [t, d, n, walk.lanes, cut.rows, cut.segments, t * d];
             let grid = walk.launch(cut.segments - 1, streams);
             let results = &mut [&mut starts.slice_mut(..), &mut sums.slice_mut(..)];
             launch_on(device, (&FORWARD, &walk.name), grid, &[&rows, &params, &grad], results, &sizes)?;
         }
-        let end = grad.slice(t * d..);
-        carry(device, shape, (&params, &end, &sums.slice(..)), &mut starts, (streams, t, cut, result, true))?;
+        carry(device, shape, (&params, &end, &sums.slice(..)), &mut starts, (streams, t, cut, state, true))?;
 
         let count = if shape.selective { streams * t * 2 * r } else { 0 };
         let (mut grows, mut gh0) = (room(device, rows.len())?, room(device, h0.len())?);
         let mut mix = room(device, (blocks * count).max(1))?;
         let mut gparams = room(device, streams * cut.segments * params.len())?;
-        let inputs = [&rows, &params, &h0, &flat.slice(t * d..), &grad, &starts.slice(..)];
-        let sizes = [t, d, n, cut.rows, cut.segments, result, result];
+        let inputs = [&rows, &params, &h0, &states, &grad, &starts.slice(..)];
+        let sizes = [t, d, n, cut.rows, cut.segments, kept, t * d];
         let grid = Launch { grid: [blocks, cut.segments, streams], block: [threads, 1], shared };
         let [mut a, mut b, mut c, mut e] =
             [&mut grows, &mut mix, &mut gparams, &mut gh0].map(|x| x.slice_mut(..));

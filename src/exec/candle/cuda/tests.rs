@@ -1,10 +1,10 @@
 //! The GPU against f64 on the CPU: every scan, every op in one plan, the denoiser's gradients. Without a GPU nothing is run,
 //! and said so.
 
-use candle_core::{DType, Device, Result as Candle, Tensor, Var};
+use candle_core::{DType, Device, Result as Candle, Tensor};
 
-use super::super::scan::{scan, tests as scans};
-use super::super::tests::{everything, loss, noise, random_state, samples};
+use super::super::scan::tests as scans;
+use super::super::tests::{everything, noise, random_state, samples, there_and_back};
 use super::super::{CandleInput, CandleModel, device, train_error};
 use crate::plan::Weights;
 use crate::train::recipe::Recipe;
@@ -31,17 +31,6 @@ fn error(a: &Tensor, b: &Tensor) -> Candle<f64> {
 #[test]
 fn scans_agree_with_f64_forward_and_backward() -> Candle<()> {
     let Some(gpu) = gpu("scan") else { return Ok(()) };
-    let run = |shape, inputs: &[Tensor; 3]| -> Candle<[Tensor; 5]> {
-        let vars = inputs.each_ref().map(Var::from_tensor);
-        let [Ok(rows), Ok(params), Ok(h0)] = vars else { candle_core::bail!("no variables") };
-        let tensors = [&rows, &params, &h0].map(|v| v.as_tensor().clone());
-        let (y, h) = scan(shape, &tensors[0], &tensors[1], &tensors[2])?;
-        let grads = scans::loss(shape, &tensors)?.backward()?;
-        let Some(found) = tensors.iter().map(|t| grads.get(t).cloned()).collect::<Option<Vec<_>>>() else {
-            candle_core::bail!("a gradient is missing")
-        };
-        Ok([y, h, found[0].clone(), found[1].clone(), found[2].clone()])
-    };
     let mut worst = [0f64; 5];
     for (d, n) in [(1, 1), (17, 3), (70, 16), (33, 40), (8, 64), (64, 16), (320, 12)] {
         for shape in scans::variants(d, n) {
@@ -51,7 +40,10 @@ fn scans_agree_with_f64_forward_and_backward() -> Candle<()> {
                 let [Ok(rows), Ok(params), Ok(h0)] = on_gpu else { candle_core::bail!("no transfer") };
                 let expected = [&rows, &params, &h0].map(|t| t.to_device(&Device::Cpu)?.to_dtype(DType::F64));
                 let [Ok(a), Ok(b), Ok(c)] = expected else { candle_core::bail!("no transfer") };
-                let (got, expected) = (run(shape, &[rows, params, h0])?, run(shape, &[a, b, c])?);
+                let (got, expected) = (
+                    scans::there_and_back(shape, &[rows, params, h0])?,
+                    scans::there_and_back(shape, &[a, b, c])?,
+                );
                 for (i, worst) in worst.iter_mut().enumerate() {
                     let error = error(&got[i], &expected[i])?;
                     assert!(error < 1e-5, "{shape:?}, {t} rows, result {i}: {error:e}");
@@ -74,10 +66,9 @@ fn a_model_of_every_op_agrees_with_f64() -> Result<()> {
             let model = CandleModel::on(device, &plan, &weights, dtype)?;
             let x = samples(streams, rows, 2, DType::F32)?;
             let x = x.to_dtype(dtype).and_then(|x| x.to_device(device)).map_err(train_error)?;
-            let (state, slots) = random_state(&model, streams, position)?;
-            let (y, end) = model.forward(&state, CandleInput::Samples(&x))?;
-            let grads = loss(&y, &end).and_then(|l| l.backward()).map_err(train_error)?;
-            let found = model.vars().iter().chain(&slots).filter_map(|v| grads.get(v).cloned());
+            let state = random_state(&model, streams, position)?;
+            let (y, end, grads) = there_and_back(&model, &state, CandleInput::Samples(&x))?;
+            let found = grads.params.into_iter().chain(grads.slots).chain([grads.input]).flatten();
             Ok([y].into_iter().chain(end.slots).chain(found).collect())
         };
         let (got, expected) = (run(&gpu, DType::F32)?, run(&Device::Cpu, DType::F64)?);
@@ -113,13 +104,9 @@ fn the_denoisers_gradients_agree_and_repeat() -> Result<()> {
         let model = CandleModel::on(device, &plan, &weights, DType::F32)?;
         let x =
             Tensor::from_vec(noise(streams * rows, 9), (streams, rows, 1), device).map_err(train_error)?;
-        let (y, end) = model.forward(&model.zero_state(streams)?, CandleInput::Samples(&x))?;
-        let grads = loss(&y, &end).and_then(|l| l.backward()).map_err(train_error)?;
-        let found: Option<Vec<_>> = model.gradients(&grads).into_iter().collect();
-        Ok([y]
-            .into_iter()
-            .chain(found.ok_or_else(|| Error::Train("a gradient is missing".into()))?)
-            .collect())
+        let zero = model.zero_state(streams)?;
+        let (y, _, grads) = there_and_back(&model, &zero, CandleInput::Samples(&x))?;
+        Ok([y].into_iter().chain(grads.params.into_iter().flatten()).collect())
     };
     let (got, again, expected) = (run(&gpu)?, run(&gpu)?, run(&Device::Cpu)?);
     let mut worst = 0f64;

@@ -68,21 +68,27 @@ fn product<T: Real>(x: &mut [T], dt: &[T], u: &[T]) {
     }
 }
 
-/// The flat result for all streams; layouts are on the module's page.
+/// (y, states) for all streams; layouts are on the module's page.
 #[inline(always)]
-pub(super) fn forward<T: Real>(shape: ScanShape, t: usize, rows: &[T], params: &[T], h0: &[T]) -> Vec<T> {
-    let (d, state) = (shape.d, shape.state_len());
-    let result_len = shape.result_len(t, CHUNK);
-    let mut out = vec![T::zero(); h0.len() / state * result_len];
+pub(super) fn forward<T: Real>(
+    shape: ScanShape,
+    t: usize,
+    rows: &[T],
+    params: &[T],
+    h0: &[T],
+) -> (Vec<T>, Vec<T>) {
+    let (d, state, kept) = (shape.d, shape.state_len(), shape.states_len(t, CHUNK));
+    let streams = h0.len() / state;
+    let (mut out, mut states) = (vec![T::zero(); streams * t * d], vec![T::zero(); streams * kept]);
     let per_stream = rows.chunks_exact(t * shape.row_width()).zip(h0.chunks_exact(state));
-    for ((rows, h0), out) in per_stream.zip(out.chunks_exact_mut(result_len)) {
-        let (y, states) = out.split_at_mut(t * d);
+    let results = out.chunks_exact_mut(t * d).zip(states.chunks_exact_mut(kept));
+    for ((rows, h0), (y, states)) in per_stream.zip(results) {
         for (c0, w) in blocks(d) {
             let block = Block::new(&shape, params, c0, w);
             forward_block(&shape, &block, rows, gather(h0, d, c0, w), y, states);
         }
     }
-    out
+    (out, states)
 }
 
 #[inline(always)]
@@ -123,28 +129,27 @@ pub(super) struct Grads<T> {
     pub h0: Vec<T>,
 }
 
-/// Gradients from those of the flat result; its part for the saved states is not read, as nothing else sees them.
+/// Gradients from those of y and of the final state.
 #[inline(always)]
 pub(super) fn backward<T: Real>(
     shape: ScanShape,
     t: usize,
-    [rows, params, h0, flat, grad]: [&[T]; 5],
+    [rows, params, h0, states, gy, gh]: [&[T]; 6],
 ) -> Grads<T> {
-    let (d, state, result_len) = (shape.d, shape.state_len(), shape.result_len(t, CHUNK));
+    let (d, state, kept) = (shape.d, shape.state_len(), shape.states_len(t, CHUNK));
     let zeros = |n: usize| vec![T::zero(); n];
     let mut grads = Grads { rows: zeros(rows.len()), params: zeros(params.len()), h0: zeros(h0.len()) };
     let row_len = t * shape.row_width();
     for s in 0..h0.len() / state {
-        let (flat, grad) = (&flat[s * result_len..][..result_len], &grad[s * result_len..][..result_len]);
         let stream = Stream {
             rows: &rows[s * row_len..][..row_len],
             h0: &h0[s * state..][..state],
-            saved: &flat[t * d + state..],
-            gy: &grad[..t * d],
+            saved: &states[s * kept..][state..kept],
+            gy: &gy[s * t * d..][..t * d],
         };
         for (c0, w) in blocks(d) {
             let block = Block::new(&shape, params, c0, w);
-            let gh = gather(&grad[t * d..][..state], d, c0, w);
+            let gh = gather(&gh[s * state..][..state], d, c0, w);
             let mut work = Work::new(&shape, &block, gh);
             work.run(&shape, &block, &stream, &mut grads.rows[s * row_len..][..row_len]);
             scatter(&mut grads.h0[s * state..][..state], d, c0, &work.gh);

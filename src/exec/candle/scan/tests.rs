@@ -1,8 +1,8 @@
 //! Every variant's gradients against f64 finite differences, and f32 against f64.
 
-use candle_core::{DType, Device, Result, Tensor, Var};
+use candle_core::{DType, Device, Result, Tensor};
 
-use super::{ScanShape, scan};
+use super::{ScanShape, Scanned, scan, scan_back};
 
 /// Numbers in −1..1 that look random: a function of the seed.
 fn noise(n: usize, seed: u64) -> Vec<f64> {
@@ -47,24 +47,36 @@ pub(in super::super) fn inputs(shape: &ScanShape, s: usize, t: usize) -> Result<
     ])
 }
 
-/// A loss that sees every output and the final state with different weights.
-pub(in super::super) fn loss(shape: ScanShape, [rows, params, h0]: &[Tensor; 3]) -> Result<Tensor> {
-    let (y, h) = scan(shape, rows, params, h0)?;
-    let weights = |x: &Tensor, seed| {
+/// The gradients of [`loss`] by y and by the final state.
+fn seeds(found: &Scanned) -> Result<[Tensor; 2]> {
+    let seed = |x: &Tensor, seed| {
         Tensor::from_vec(noise(x.elem_count(), seed), x.shape(), x.device())?.to_dtype(x.dtype())
     };
-    y.mul(&weights(&y, 4)?)?.sum_all()? + h.mul(&weights(&h, 5)?)?.sum_all()?
+    Ok([seed(&found.y, 4)?, seed(&found.h, 5)?])
+}
+
+/// A loss that sees every output and the final state with different weights.
+fn loss(shape: ScanShape, [rows, params, h0]: &[Tensor; 3]) -> Result<f64> {
+    let found = scan(shape, rows, params, h0)?;
+    let [gy, gh] = seeds(&found)?;
+    ((found.y * gy)?.sum_all()? + (found.h * gh)?.sum_all()?)?.to_scalar::<f64>()
+}
+
+/// y, the final state, and the gradients of [`loss`] by rows, parameters and initial state.
+pub(in super::super) fn there_and_back(shape: ScanShape, given: &[Tensor; 3]) -> Result<[Tensor; 5]> {
+    let [rows, params, h0] = given;
+    let found = scan(shape, rows, params, h0)?;
+    let [gy, gh] = seeds(&found)?;
+    let [a, b, c] = scan_back(shape, [rows, params, h0], &found, &gy, Some(&gh))?;
+    Ok([found.y, found.h, a, b, c])
 }
 
 #[test]
 fn gradients_agree_with_finite_differences() -> Result<()> {
     for shape in variants(3, 2) {
         let given = inputs(&shape, 2, 150)?;
-        let vars = given.iter().map(Var::from_tensor).collect::<Result<Vec<_>>>()?;
-        let tracked = [0, 1, 2].map(|i| vars[i].as_tensor().clone());
-        let grads = loss(shape, &tracked)?.backward()?;
-        for (i, var) in vars.iter().enumerate() {
-            let Some(found) = grads.get(var) else { candle_core::bail!("no gradient for argument {i}") };
+        let grads = there_and_back(shape, &given)?;
+        for (i, found) in grads[2..].iter().enumerate() {
             let found = found.flatten_all()?.to_vec1::<f64>()?;
             let scale = found.iter().fold(0f64, |m, g| m.max(g.abs()));
             assert!(scale > 0.0, "{shape:?} argument {i}");
@@ -74,7 +86,7 @@ fn gradients_agree_with_finite_differences() -> Result<()> {
                     let mut data = given[i].flatten_all()?.to_vec1::<f64>()?;
                     data[at] += by;
                     moved[i] = Tensor::from_vec(data, given[i].shape(), &Device::Cpu)?;
-                    loss(shape, &moved)?.to_scalar::<f64>()
+                    loss(shape, &moved)
                 };
                 let expected = (shifted(1e-5)? - shifted(-1e-5)?) / 2e-5;
                 let error = (found[at] - expected).abs() / (expected.abs() + 1e-3 * scale);
@@ -90,12 +102,10 @@ fn single_precision_stays_close_to_double() -> Result<()> {
     for (d, n, t) in [(1, 1, 1), (5, 16, 65), (100, 4, 300), (192, 3, 129)] {
         for shape in variants(d, n) {
             let wide = inputs(&shape, 1, t)?;
-            let (y64, h64) = scan(shape, &wide[0], &wide[1], &wide[2])?;
-            let (y32, h32) = {
-                let narrow = |i: usize| wide[i].to_dtype(DType::F32);
-                scan(shape, &narrow(0)?, &narrow(1)?, &narrow(2)?)?
-            };
-            for (a, b) in [(y64, y32), (h64, h32)] {
+            let narrow = |i: usize| wide[i].to_dtype(DType::F32);
+            let double = scan(shape, &wide[0], &wide[1], &wide[2])?;
+            let single = scan(shape, &narrow(0)?, &narrow(1)?, &narrow(2)?)?;
+            for (a, b) in [(double.y, single.y), (double.h, single.h)] {
                 let most = |x: &Tensor| x.abs()?.flatten_all()?.max(0)?.to_scalar::<f64>();
                 let error = most(&(&a - b.to_dtype(DType::F64)?)?)? / most(&a)?;
                 assert!(error < 1e-5, "{shape:?} T {t}: {error}");
@@ -108,23 +118,26 @@ fn single_precision_stays_close_to_double() -> Result<()> {
 #[test]
 fn gradients_of_a_cut_signal_equal_the_whole() -> Result<()> {
     for shape in variants(20, 3) {
-        let vars = inputs(&shape, 2, 200)?;
-        let vars = vars.iter().map(Var::from_tensor).collect::<Result<Vec<_>>>()?;
-        let (y, h) = scan(shape, &vars[0], &vars[1], &vars[2])?;
-        let weights = Tensor::from_vec(noise(y.elem_count(), 6), y.shape(), &Device::Cpu)?;
-        let whole = (y.mul(&weights)?.sum_all()? + h.sqr()?.sum_all()?)?.backward()?;
-        let (mut parts, mut h) = (Vec::new(), vars[2].as_tensor().clone());
+        let given = inputs(&shape, 2, 200)?;
+        let [rows, params, h0] = &given;
+        let [_, _, whole @ ..] = there_and_back(shape, &given)?;
+        let [gy, mut gh] = seeds(&scan(shape, rows, params, h0)?)?;
+        let (mut parts, mut h) = (Vec::new(), h0.clone());
         for (from, len) in [(0, 1), (1, 63), (64, 70), (134, 66)] {
-            let (y, next) = scan(shape, &vars[0].narrow(1, from, len)?, &vars[1], &h)?;
-            parts.push(y);
+            let found = scan(shape, &rows.narrow(1, from, len)?, params, &h)?;
+            let next = found.h.clone();
+            parts.push((from, len, h, found));
             h = next;
         }
-        let y = Tensor::cat(&parts, 1)?;
-        let cut = (y.mul(&weights)?.sum_all()? + h.sqr()?.sum_all()?)?.backward()?;
-        for var in &vars {
-            let (Some(a), Some(b)) = (whole.get(var), cut.get(var)) else {
-                candle_core::bail!("no gradient")
-            };
+        let (mut grows, mut gparams) = (Vec::new(), params.zeros_like()?);
+        while let Some((from, len, h, found)) = parts.pop() {
+            let (rows, gy) = (rows.narrow(1, from, len)?, gy.narrow(1, from, len)?);
+            let [a, b, c] = scan_back(shape, [&rows, params, &h], &found, &gy, Some(&gh))?;
+            grows.insert(0, a);
+            gparams = (gparams + b)?;
+            gh = c;
+        }
+        for (a, b) in whole.iter().zip([Tensor::cat(&grows, 1)?, gparams, gh]) {
             let most = |x: &Tensor| x.abs()?.flatten_all()?.max(0)?.to_scalar::<f64>();
             assert!(most(&(a - b)?)? < 1e-10 * most(a)?, "{shape:?}");
         }
