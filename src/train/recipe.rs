@@ -98,6 +98,19 @@ pub struct RunSpec {
     pub settle_seconds: usize,
     /// Where the streams of examples begin.
     pub begin: BeginSpec,
+    /// How exact a GPU's matrix products are; elsewhere, and in the losses, f32.
+    pub products: Products,
+}
+
+/// How exact a GPU multiplies matrices of f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Products {
+    /// As f32.
+    #[default]
+    F32,
+    /// Factors rounded to 11 significant bits, sums in f32: NVIDIA's TF32.
+    Tf32,
 }
 
 impl Default for RunSpec {
@@ -112,6 +125,7 @@ impl Default for RunSpec {
             dry: 0.0,
             settle_seconds: 0,
             begin: BeginSpec::default(),
+            products: Products::F32,
         }
     }
 }

@@ -25,10 +25,15 @@ use super::learner::Learner;
 use super::log;
 use super::loss::{Loss, LossParts};
 use super::mix::{Example, MixSpec, Mixer};
+#[cfg(feature = "train-cuda")]
+use super::recipe::Products;
 use super::recipe::Recipe;
+
 use super::validate::{Validation, validate};
 use crate::audio::{SampleRate, could_be_folder, read_path, resample};
 use crate::exec::State;
+#[cfg(feature = "train-cuda")]
+use crate::exec::candle::cuda::round_products;
 use crate::exec::candle::{CandleModel, Dropout};
 use crate::model::filter::keep_dry;
 use crate::model::{Card, Config, Model};
@@ -256,6 +261,7 @@ impl<'a> Run<'a> {
         let makes = match &options.device {
             #[cfg(feature = "train-cuda")]
             device if device.is_cuda() => {
+                round_products(recipe.run.products == Products::Tf32);
                 let first = progress.step * recipe.run.batch as u64;
                 let learner = Box::new(Learner::new(&optimiser, &model)?);
                 let ahead = Ahead::start(vec![maker; threads], first, 4 * recipe.run.batch);

@@ -13,7 +13,7 @@ use super::envelope::{ACTIVE, bands, stretch};
 use super::{LossParts, LossSpec, LossValues, SI_SDR_FLOOR, spectral::unit};
 use crate::error::Result;
 use crate::exec::candle::cuda::call::{Kernels, each, kernels, launch, room, tensor};
-use crate::exec::candle::cuda::with_all;
+use crate::exec::candle::cuda::{round_products, with_all};
 use crate::exec::candle::history::{History, Moves};
 use crate::exec::candle::train_error;
 
@@ -60,7 +60,10 @@ impl DeviceLoss {
 
     /// The losses of `estimate` against `target`, both `[examples, n]`, and the gradient of their sum by the estimate.
     pub fn values_and_grad(&self, estimate: &Tensor, target: &Tensor) -> Result<(DeviceValues, Tensor)> {
-        self.run(estimate, target).map_err(train_error)
+        let rounded = round_products(false);
+        let found = self.run(estimate, target).map_err(train_error);
+        round_products(rounded);
+        found
     }
 
     fn run(&self, x: &Tensor, y: &Tensor) -> Candle<(DeviceValues, Tensor)> {

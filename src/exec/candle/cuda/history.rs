@@ -1,14 +1,13 @@
 //! Conv, frame and overlap.
 
-use candle_core::{Result, Tensor};
+use candle_core::cuda_backend::CudaDevice;
+use candle_core::cuda_backend::cudarc::driver::CudaSlice;
+use candle_core::{Device, Result, Tensor, bail};
 
 use super::super::history::{History, HistoryGrad, Moves};
 use super::super::tensors::width;
-use super::call::{
-    Kernels, Launch, Rows, each, kernels, launch, launch_on, room, tensor, with_all, with_rows,
-};
+use super::call::{Kernels, Launch, each, kernels, launch, launch_on, room, tensor, with_all, with_rows};
 use super::linear::sum;
-use candle_core::cuda_backend::CudaDevice;
 
 const KERNELS: Kernels = kernels!("history");
 
@@ -20,31 +19,22 @@ fn sizes(history: &History) -> Result<(usize, usize, usize)> {
     Ok((history.before.dim(0)?, history.before.dim(1)?, history.new_rows()?))
 }
 
-/// Calls `f` with the rows before the call, contiguous, those of the call, and others.
-fn with<const N: usize, R>(
-    history: &History,
-    others: [&Tensor; N],
-    f: impl FnOnce(&CudaDevice, [Rows<'_>; 2], [Rows<'_>; N]) -> Result<R>,
-) -> Result<R> {
+/// The rows before the call, contiguous, and those of the call.
+fn given(history: &History) -> Result<[Tensor; 2]> {
     let before = history.before.contiguous()?;
     // Without rows of the call, or before it, the kernel does not look there.
-    let x = history.x.as_ref().unwrap_or(&before);
-    with_rows([&before, x], |device, both| with_rows(others, |_, others| f(device, both, others)))
+    let x = history.x.clone().unwrap_or_else(|| before.clone());
+    Ok([before, x])
 }
 
 /// The gradients of a history's two parts.
 fn grads(
     history: &History,
-    fill: impl FnOnce(
-        &CudaDevice,
-        &mut [&mut candle_core::cuda_backend::cudarc::driver::CudaSlice<f32>; 2],
-    ) -> Result<()>,
+    fill: impl FnOnce(&CudaDevice, &mut [&mut CudaSlice<f32>; 2]) -> Result<()>,
 ) -> Result<HistoryGrad> {
     let (s, h, t) = sizes(history)?;
     let w = width(&history.before);
-    let candle_core::Device::Cuda(device) = history.before.device() else {
-        candle_core::bail!("expected a history on the GPU")
-    };
+    let Device::Cuda(device) = history.before.device() else { bail!("expected a history on the GPU") };
     let (mut before, mut x) = (room(device, s * h * w)?, room(device, s * t * w)?);
     fill(device, &mut [&mut before, &mut x])?;
     let x = history.x.as_ref().map(|_| tensor(x, device, (s, t, w)));
@@ -55,13 +45,17 @@ fn grads(
 pub fn conv(history: &History, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let ((d, taps), (s, _, rows)) = (weight.dims2()?, sizes(history)?);
     let count = s * rows * d;
-    with(history, [weight, bias.unwrap_or(weight)], |device, [(before, _), (x, xs)], [(w, _), (b, _)]| {
-        let mut y = room(device, count)?;
-        let sizes = [count, rows, taps, d, xs, usize::from(bias.is_some())];
-        let inputs = [&before, &x, &w, &b];
-        launch(device, (&KERNELS, "conv_forward"), each(count), &inputs, &mut [&mut y], &sizes)?;
-        Ok(tensor(y, device, (s, rows, d)))
-    })
+    let [before, x] = given(history)?;
+    with_rows(
+        [&before, &x, weight, bias.unwrap_or(weight)],
+        |device, [(before, _), (x, xs), (w, _), (b, _)]| {
+            let mut y = room(device, count)?;
+            let sizes = [count, rows, taps, d, xs, usize::from(bias.is_some())];
+            let inputs = [&before, &x, &w, &b];
+            launch(device, (&KERNELS, "conv_forward"), each(count), &inputs, &mut [&mut y], &sizes)?;
+            Ok(tensor(y, device, (s, rows, d)))
+        },
+    )
 }
 
 /// Gradients of history, taps and bias.
@@ -74,7 +68,8 @@ pub fn conv_back(history: &History, weight: &Tensor, g: &Tensor) -> Result<(Hist
             launch(device, name, each(count), &[&w, &g], results, &sizes)
         })
     })?;
-    let both = with(history, [g], |device, [(before, _), (x, xs)], [(g, _)]| {
+    let [before, x] = given(history)?;
+    let both = with_rows([&before, &x, g], |device, [(before, _), (x, xs), (g, _)]| {
         let shares = rows.div_ceil(SHARE);
         let mut part = room(device, s * shares * (taps + 1) * d)?;
         let grid = Launch { grid: [d.div_ceil(32), s, shares], block: [32, 1], shared: 0 };
@@ -123,7 +118,8 @@ impl Moved {
     pub fn forward(&self, history: &History) -> Result<Tensor> {
         let (s, h, t) = sizes(history)?;
         let count = s * self.rows * self.width;
-        with(history, [], |device, [(before, _), (x, xs)], []| {
+        let [before, x] = given(history)?;
+        with_rows([&before, &x], |device, [(before, _), (x, xs)]| {
             let name = if self.frame { "frame_forward" } else { "overlap_forward" };
             let (mut y, sizes) = (room(device, count)?, [&self.sizes(count, (h, t))[..], &[xs]].concat());
             launch(device, (&KERNELS, name), each(count), &[&before, &x], &mut [&mut y], &sizes)?;

@@ -1,0 +1,139 @@
+//! Training on the GPU against training on the CPU. Without a GPU nothing is run, and said so.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use candle_core::{DType, Device, Tensor};
+
+use super::adamw::{AdamW, AdamWSpec, Group};
+use super::learner::Learner;
+use super::random::Dice;
+use super::recipe::Recipe;
+use super::run::{Event, RunOptions, train};
+use crate::audio::{SampleRate, Sound, WavDepth, write_path};
+use crate::exec::candle::{CandleModel, device};
+use crate::plan::{Act, PlanBuilder, Weights};
+use crate::{Error, Result};
+
+/// The first GPU.
+fn gpu(test: &str) -> Option<Device> {
+    let found = device("cuda");
+    if let Err(error) = &found {
+        eprintln!("no GPU: {test} not run ({error})");
+    }
+    found.ok()
+}
+
+#[test]
+fn the_devices_optimiser_is_the_hosts() -> Result<()> {
+    let Some(gpu) = gpu("optimiser") else { return Ok(()) };
+    let mut b = PlanBuilder::new();
+    let x = b.samples(3);
+    let y = b.linear("a", x, 101, true, Act::Tanh)?;
+    let y = b.linear("b", y, 7, true, Act::None)?;
+    let plan = b.build(y)?;
+    let mut weights = Weights::random(&plan, 1);
+    let groups = |weights: &Weights| -> Vec<Group> {
+        let named = plan.params.iter().zip(weights.tensors());
+        let group = |(i, (param, values)): (usize, (&crate::plan::Param, &Vec<f32>))| {
+            let group = Group::new(&param.name, values);
+            if i == 1 { group.no_decay().rate(0.3) } else { group }
+        };
+        named.enumerate().map(group).collect()
+    };
+    let spec = AdamWSpec { clip: 0.5, ema: 0.9, weight_decay: 0.1, ..AdamWSpec::default() };
+    let mut host = AdamW::new(&spec, groups(&weights))?;
+    let mut model = CandleModel::on(&gpu, &plan, &weights, DType::F32)?;
+    let mut learner = Learner::new(&host, &model)?;
+    let mut dice = Dice::new(3, 0);
+    for step in 0..30 {
+        // Sums over four examples: clipped, not clipped, not finite.
+        let size = [3.0, 0.01, f32::NAN][step % 3];
+        let sums: Vec<Vec<f32>> =
+            plan.params.iter().map(|p| (0..p.len()).map(|_| size * dice.normal()).collect()).collect();
+        let flat = Tensor::from_vec(model.layout().join(&sums), model.layout().len(), &gpu);
+        let flat = flat.map_err(crate::exec::candle::train_error)?;
+        let told = learner.step(&mut model, &flat, 1e-2, 4)?;
+        let means: Vec<Vec<f32>> = sums.iter().map(|s| s.iter().map(|g| g / 4.0).collect()).collect();
+        let means: Vec<&[f32]> = means.iter().map(Vec::as_slice).collect();
+        let mut slices: Vec<&mut [f32]> = weights.tensors_mut().iter_mut().map(Vec::as_mut_slice).collect();
+        let want = host.step(1e-2, &mut slices, &means)?;
+        assert_eq!((told.clipped, told.skipped), (want.clipped, want.skipped), "step {step}");
+        assert!(want.skipped || (told.norm / want.norm - 1.0).abs() < 1e-5, "{} {}", told.norm, want.norm);
+    }
+    let mut back = AdamW::new(&spec, groups(&weights))?;
+    learner.read_into(model.layout(), &mut back)?;
+    assert_eq!(back.steps(), host.steps());
+    let weights_there = model.export()?;
+    let pairs = weights_there.tensors().iter().zip(weights.tensors()).map(|(a, b)| (&a[..], &b[..]));
+    let mut worst = 0f32;
+    for (a, b) in pairs.chain(back.state().map(|s| s.1).zip(host.state().map(|s| s.1))) {
+        let most = b.iter().fold(1e-9f32, |m, x| m.max(x.abs()));
+        worst = a.iter().zip(b).fold(worst, |m, (a, b)| m.max((a - b).abs() / most));
+    }
+    println!("optimiser off by {worst:e}");
+    assert!(worst < 1e-5, "{worst:e}");
+    Ok(())
+}
+
+/// The losses of a run.
+fn losses(recipe: &Recipe, folder: &std::path::Path, device: Device) -> Result<Vec<f64>> {
+    let mut losses = Vec::new();
+    let mut observe = |event: &Event| {
+        if let Event::Step { loss, .. } = event {
+            losses.push(*loss);
+        }
+    };
+    let mut options = RunOptions {
+        out: folder.join(if device.is_cpu() { "cpu" } else { "gpu" }),
+        resume: false,
+        minutes: None,
+        device,
+        threads: Some(2),
+        commit: String::new(),
+        stop: Arc::new(AtomicBool::new(false)),
+        observe: &mut observe,
+    };
+    train(recipe, &mut options)?;
+    Ok(losses)
+}
+
+#[test]
+fn twenty_steps_have_the_same_losses_on_both() -> Result<()> {
+    let Some(gpu) = gpu("twenty steps") else { return Ok(()) };
+    let folder = tempfile::tempdir().map_err(|e| Error::io("create", std::path::Path::new("folder"), e))?;
+    let rate = SampleRate::new(16_000)?;
+    for (i, name) in ["clean/a", "noise/wind", "valid-clean/b", "valid-noise/rain"].into_iter().enumerate() {
+        let path = folder.path().join(format!("{name}/x.wav"));
+        std::fs::create_dir_all(path.parent().unwrap_or(folder.path()))
+            .map_err(|e| Error::io("create", &path, e))?;
+        let mut dice = Dice::new(7, i as u64);
+        let mut wave = 0.0;
+        let sound = (0..64_000).map(|n| {
+            wave = 0.9 * wave + 0.1 * dice.normal();
+            wave + 0.2 * (n as f32 * 0.06).sin()
+        });
+        write_path(&path, &Sound::new(rate, vec![sound.collect()])?, WavDepth::Float32)?;
+    }
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let text = include_str!("../../models/denoise.toml")
+        .replace("data/denoise/train/clean", &at("clean"))
+        .replace("data/denoise/train/noise", &at("noise"))
+        .replace("data/denoise/valid/clean", &at("valid-clean"))
+        .replace("data/denoise/valid/noise", &at("valid-noise"))
+        .replace("steps = 46800", "steps = 20")
+        .replace("warm_up = 200", "warm_up = 2")
+        .replace("seconds = 3.0", "seconds = 0.512")
+        .replace("batch = 64", "batch = 8")
+        .replace("valid_examples = 32", "valid_examples = 1")
+        .replace("settle_seconds = 60", "settle_seconds = 1");
+    let recipe = Recipe::parse(&text, "twenty.toml")?;
+    let (on_cpu, on_gpu) =
+        (losses(&recipe, folder.path(), Device::Cpu)?, losses(&recipe, folder.path(), gpu)?);
+    assert_eq!((on_cpu.len(), on_gpu.len()), (20, 20));
+    let off = |(a, b): (&f64, &f64)| (a - b).abs() / a.abs().max(1e-3);
+    let worst = on_cpu.iter().zip(&on_gpu).map(off).fold(0.0, f64::max);
+    println!("losses off by {worst:e} at most: {on_cpu:?}");
+    assert!(worst < 1e-3, "{on_cpu:?} {on_gpu:?}");
+    Ok(())
+}
