@@ -4,6 +4,8 @@ use std::io::IsTerminal;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+mod together;
+
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
 
@@ -11,6 +13,7 @@ use super::exit::Tally;
 use super::picture::{Series, curve_png};
 use super::{print, stop};
 use crate::exec::candle::device;
+use crate::train::peers::Place;
 use crate::train::recipe::Recipe;
 use crate::train::run::{Event, Files, RunOptions, train};
 use crate::{Error, Result};
@@ -34,13 +37,26 @@ pub struct Args {
     /// Where the model learns: cpu, cuda, cuda:1
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: String,
+    /// Train on several GPUs of this machine, one process each: 0,1; under torchrun, Slurm or MPI leave it out
+    #[arg(long, value_name = "N,N", value_delimiter = ',', conflicts_with = "device")]
+    devices: Vec<usize>,
     /// Threads; as many as there are processors without it
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
 }
 
 pub fn run(args: Args) -> Result<Tally> {
+    if !args.devices.is_empty() {
+        return together::run(&args.devices);
+    }
     let recipe = Recipe::load(&args.recipe)?;
+    let place = Place::from_launcher(|name| std::env::var(name).ok())?;
+    // Under a launcher each process of a machine has a GPU of its own.
+    let named = match &place {
+        Some(place) if args.device == "cuda" => format!("cuda:{}", place.local_rank),
+        _ => args.device,
+    };
+    let leads = place.as_ref().is_none_or(|place| place.rank == 0);
     let files = Files::of(&recipe, &args.out);
     let bar = ProgressBar::new(recipe.schedule.steps);
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len}  {msg}  {eta} left");
@@ -50,8 +66,9 @@ pub fn run(args: Args) -> Result<Tally> {
         out: args.out,
         resume: args.resume,
         minutes: args.minutes,
-        device: device(&args.device)?,
+        device: device(&named)?,
         threads: args.threads.map(NonZeroUsize::get),
+        place,
         commit: option_env!("CASCABEL_COMMIT").unwrap_or("").into(),
         stop: stop::flag()?,
         observe: &mut observe,
@@ -59,6 +76,9 @@ pub fn run(args: Args) -> Result<Tally> {
     let trained = train(&recipe, &mut options);
     bar.finish_and_clear();
     trained?;
+    if !leads {
+        return Ok(Tally::ONE);
+    }
     draw(&files)?;
     print::text(&format!("{}: trained\n", files.model.display()))?;
     Ok(Tally::ONE)

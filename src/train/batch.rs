@@ -2,7 +2,7 @@
 //!
 //! Each group of examples is one graph over one `[S, T, 1]` tensor. The model answers `latency` samples late, so its output
 //! from there on is held against the clean sound's beginning, and the loss's gradient goes back over the plan. Sums over groups run
-//! in the groups' order: the threads' number changes nothing.
+//! over halves of halves, so neither the number of threads nor that of processes changes them.
 //!
 //! On the CPU each thread makes and learns from its own groups; on a GPU the whole batch is one graph.
 
@@ -15,14 +15,15 @@ use super::begins::Begins;
 use super::judge::{Judge, Verdict};
 use super::loss::{LossParts, LossValues};
 use super::mix::{Example, Mixer};
+use super::peers::halves;
 use crate::exec::candle::{CandleInput, CandleModel, CandleState, Dropout, train_error};
 use crate::{Error, Result};
 
-/// What a step's examples gave.
+/// What this process's examples of a step gave.
 pub struct Gradient {
-    /// The mean loss and its terms' means.
-    pub mean: LossValues,
-    /// The gradient of the mean loss, laid out as the model's weights.
+    /// The losses.
+    pub values: Vec<LossValues>,
+    /// The gradient of the summed loss, laid out as the model's weights.
     pub flat: Vec<f32>,
     /// Where the streams of each graph ended.
     pub ends: Vec<CandleState>,
@@ -60,14 +61,15 @@ pub struct Step<'a> {
 }
 
 impl Step<'_> {
-    /// The gradient over examples `first .. first + batch`, `group` of them a graph.
+    /// The gradient over graphs `graphs` of a step, `group` examples each; the first example of all graphs is `first`.
     pub fn gradient(
         &self,
         workers: &mut [Worker],
         first: u64,
-        (batch, group): (usize, usize),
+        graphs: std::ops::Range<usize>,
+        group: usize,
     ) -> Result<Gradient> {
-        let groups = batch / group;
+        let groups = graphs.len();
         let next = AtomicUsize::new(0);
         type Part = (Vec<LossValues>, Vec<f32>, CandleState);
         let done: Mutex<Vec<Option<Result<Part>>>> = Mutex::new((0..groups).map(|_| None).collect());
@@ -79,13 +81,15 @@ impl Step<'_> {
                         if i >= groups {
                             return;
                         }
-                        let from = first + (i * group) as u64;
+                        let number = graphs.start + i;
+                        let from = first + (number * group) as u64;
                         let examples: Vec<_> =
                             (from..from + group as u64).map(|index| worker.mixer.example(index)).collect();
-                        let result = self.graph(&mut worker.judge, &examples, i, from).and_then(|graph| {
-                            let flat = graph.flat.to_vec1::<f32>().map_err(train_error)?;
-                            Ok((graph.verdict.values()?, flat, graph.end))
-                        });
+                        let result =
+                            self.graph(&mut worker.judge, &examples, number, from).and_then(|graph| {
+                                let flat = graph.flat.to_vec1::<f32>().map_err(train_error)?;
+                                Ok((graph.verdict.values()?, flat, graph.end))
+                            });
                         if let Some(place) = done.lock().unwrap_or_else(|e| e.into_inner()).get_mut(i) {
                             *place = Some(result);
                         }
@@ -95,19 +99,14 @@ impl Step<'_> {
         });
         let done = done.into_inner().unwrap_or_else(|e| e.into_inner());
         let missing = || Err(Error::Train("a worker thread stopped early".into()));
-        let (mut values, mut sum, mut ends) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut values, mut parts, mut ends) = (Vec::new(), Vec::new(), Vec::new());
         for part in done {
             let (more, flat, end) = part.unwrap_or_else(missing)?;
             values.extend(more);
             ends.push(end);
-            match sum.is_empty() {
-                true => sum = flat,
-                false => sum.iter_mut().zip(&flat).for_each(|(sum, x)| *sum += x),
-            }
+            parts.push(flat);
         }
-        let share = 1.0 / batch as f32;
-        sum.iter_mut().for_each(|g| *g *= share);
-        Ok(Gradient { mean: mean(&values), flat: sum, ends })
+        Ok(Gradient { values, flat: halves(parts), ends })
     }
 
     /// Graph `number` of a step, over these examples, the first of which is `first` of the run.
@@ -131,27 +130,37 @@ impl Step<'_> {
     }
 }
 
-/// The mean of losses and of their terms.
-pub fn mean(values: &[LossValues]) -> LossValues {
-    let (mut total, mut parts) = (0.0, LossParts::default());
-    for values in values {
-        total += values.total;
-        each_part(&mut parts, &values.parts, |a, b| a + b);
-    }
-    let count = values.len().max(1) as f64;
-    each_part(&mut parts, &LossParts::default(), |a, _| a / count);
-    LossValues { total: total / count, parts }
+/// The sum of losses and of their terms, and back: what processes tell each other of them.
+pub fn sums(values: &[LossValues]) -> Vec<f32> {
+    let row = |v: &LossValues| {
+        let p = &v.parts;
+        [
+            v.total,
+            p.l1,
+            p.si_sdr,
+            p.convergence,
+            p.log_magnitude,
+            p.compressed_magnitude,
+            p.compressed_complex,
+            p.envelope,
+        ]
+    };
+    let mut sum = [0.0; 8];
+    values.iter().for_each(|v| sum.iter_mut().zip(row(v)).for_each(|(s, x)| *s += x));
+    sum.map(|x| x as f32).to_vec()
 }
 
-fn each_part(a: &mut LossParts, b: &LossParts, f: impl Fn(f64, f64) -> f64) {
-    let pairs = [
-        (&mut a.l1, b.l1),
-        (&mut a.si_sdr, b.si_sdr),
-        (&mut a.convergence, b.convergence),
-        (&mut a.log_magnitude, b.log_magnitude),
-        (&mut a.compressed_magnitude, b.compressed_magnitude),
-        (&mut a.compressed_complex, b.compressed_complex),
-        (&mut a.envelope, b.envelope),
-    ];
-    pairs.into_iter().for_each(|(a, b)| *a = f(*a, b));
+/// The mean loss of `count` examples from their [`sums`].
+pub fn mean(sums: &[f32], count: usize) -> LossValues {
+    let of = |i: usize| f64::from(sums.get(i).copied().unwrap_or(f32::NAN)) / count.max(1) as f64;
+    let parts = LossParts {
+        l1: of(1),
+        si_sdr: of(2),
+        convergence: of(3),
+        log_magnitude: of(4),
+        compressed_magnitude: of(5),
+        compressed_complex: of(6),
+        envelope: of(7),
+    };
+    LossValues { total: of(0), parts }
 }

@@ -129,10 +129,10 @@ impl Begins {
         }
     }
 
-    /// Keeps where the graphs of a step ended; with a loss that is not finite, nothing.
-    pub fn keep(&mut self, ends: Vec<CandleState>, loss: f64) {
+    /// Keeps where the graphs of a step from `first` on ended; with a loss that is not finite, nothing.
+    pub fn keep(&mut self, first: usize, ends: Vec<CandleState>, loss: f64) {
         let wanted = self.spec.carried > 0.0 && loss.is_finite();
-        for (place, end) in self.carried.iter_mut().zip(ends) {
+        for (place, end) in self.carried.iter_mut().skip(first).zip(ends) {
             *place = wanted.then_some(CandleState { position: 0, ..end });
         }
     }

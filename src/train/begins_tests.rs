@@ -49,7 +49,7 @@ fn each_example_begins_in_the_state_that_was_drawn() {
     let count = 24;
     let input = sound(&plan, count, 40, 1);
     let (_, end) = model.forward(&model.zero_state(count).unwrap(), CandleInput::Samples(&input)).unwrap();
-    begins.keep(vec![end.clone()], 1.0);
+    begins.keep(0, vec![end.clone()], 1.0);
     let state = begins.of(&model, 0, 100, count).unwrap();
     let (settled, zero) = (SETTLING.run(&plan, &weights).unwrap(), State::zero(&plan));
     let mut seen = [0; 3];
@@ -78,7 +78,7 @@ fn an_example_carried_on_is_the_second_half_of_one_sound() {
     for half in &halves {
         let begin = begins.of(&model, 0, 0, 2).unwrap();
         let (y, end) = model.forward(&begin, CandleInput::Samples(half)).unwrap();
-        begins.keep(vec![end], 0.0);
+        begins.keep(0, vec![end], 0.0);
         outputs.push(y);
     }
     let cut = numbers(&Tensor::cat(&outputs, 1).unwrap());
@@ -98,7 +98,7 @@ fn a_checkpoint_brings_the_states_back_and_a_broken_step_leaves_none() {
         let input = sound(&plan, 3, 40, seed);
         model.forward(&model.zero_state(3).unwrap(), CandleInput::Samples(&input)).unwrap().1
     };
-    begins.keep(vec![end(1), end(2)], 1.0);
+    begins.keep(0, vec![end(1), end(2)], 1.0);
     let mut back = Begins::new(spec, 5, 2);
     back.restore(&model, 3, &begins.state(&plan).unwrap()).unwrap();
     let states = |begins: &Begins, graph| {
@@ -112,7 +112,7 @@ fn a_checkpoint_brings_the_states_back_and_a_broken_step_leaves_none() {
     // Batches of another size find nothing of theirs.
     back.restore(&model, 4, &begins.state(&plan).unwrap()).unwrap();
     assert!(back.carried.iter().all(Option::is_none) && back.settled.is_some());
-    begins.keep(vec![end(3), end(4)], f64::NAN);
+    begins.keep(0, vec![end(3), end(4)], f64::NAN);
     assert!(begins.carried.iter().all(Option::is_none));
 }
 

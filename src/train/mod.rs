@@ -35,6 +35,8 @@ pub mod mix;
 #[cfg(feature = "train")]
 pub mod noises;
 #[cfg(feature = "train")]
+pub mod peers;
+#[cfg(feature = "train")]
 pub mod random;
 #[cfg(feature = "train")]
 pub mod recipe;

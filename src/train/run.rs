@@ -9,13 +9,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+#[cfg(feature = "train-cuda")]
+use candle_core::Tensor;
 use candle_core::{DType, Device};
 use serde::Serialize;
 
 use super::adamw::{AdamW, Group, StepReport};
 #[cfg(feature = "train-cuda")]
-use super::ahead::Ahead;
-use super::batch::{Step, Worker};
+use super::ahead::{Ahead, Share};
+#[cfg(feature = "train-cuda")]
+use super::batch::Graph;
+use super::batch::{Step, Worker, mean, sums};
 use super::begins::{Begins, Settling};
 use super::checkpoint::{self, Heard, Progress};
 use super::corpus::{Corpus, Source, find};
@@ -25,6 +29,7 @@ use super::learner::Learner;
 use super::log;
 use super::loss::{Loss, LossParts};
 use super::mix::{Example, MixSpec, Mixer};
+use super::peers::{Alone, Peers, Place, Tcp};
 #[cfg(feature = "train-cuda")]
 use super::recipe::Products;
 use super::recipe::Recipe;
@@ -32,9 +37,9 @@ use super::recipe::Recipe;
 use super::validate::{Validation, validate};
 use crate::audio::{SampleRate, could_be_folder, read_path, resample};
 use crate::exec::State;
-#[cfg(feature = "train-cuda")]
-use crate::exec::candle::cuda::round_products;
 use crate::exec::candle::{CandleModel, Dropout};
+#[cfg(feature = "train-cuda")]
+use crate::exec::candle::{cuda::round_products, train_error};
 use crate::model::filter::keep_dry;
 use crate::model::{Card, Config, Model};
 use crate::plan::{OpKind, Plan, Weights};
@@ -55,6 +60,8 @@ pub struct RunOptions<'a> {
     pub device: Device,
     /// Threads; all cores without it.
     pub threads: Option<usize>,
+    /// Which of the processes that train together this is; alone without it.
+    pub place: Option<Place>,
     /// The commit of this program, for the card.
     pub commit: String,
     /// When set from elsewhere, the run stops after the step with a checkpoint.
@@ -142,18 +149,23 @@ impl Files {
     }
 }
 
-/// Trains as the recipe says; returns the model of the averaged weights, which is also written to the run's folder.
-pub fn train(recipe: &Recipe, options: &mut RunOptions<'_>) -> Result<Model> {
+/// Trains as the recipe says; returns the model of the averaged weights, which is also written to the run's folder. Among processes
+/// that train together that of rank 0 does so; the others return nothing.
+pub fn train(recipe: &Recipe, options: &mut RunOptions<'_>) -> Result<Option<Model>> {
     could_be_folder(&options.out)?;
     let mut run = Run::open(recipe, options)?;
     let begun = Instant::now();
     let (mut saved, mut judged) = (Instant::now(), None);
-    while run.progress.step < recipe.schedule.steps {
+    while run.progress.step < recipe.schedule.steps && !run.stops {
         let late = options.minutes.is_some_and(|m| begun.elapsed().as_secs_f64() > m * 60.0);
-        if late || options.stop.load(Ordering::Relaxed) {
+        let stop = late || options.stop.load(Ordering::Relaxed);
+        if stop && run.peers.world() == 1 {
             break;
         }
-        let event = run.step()?;
+        let event = run.step(stop)?;
+        if !run.leads() {
+            continue;
+        }
         run.tell(options, &event)?;
         if run.progress.step.is_multiple_of(recipe.run.valid_every) {
             judged = Some((run.progress.step, run.judge(options)?));
@@ -163,6 +175,9 @@ pub fn train(recipe: &Recipe, options: &mut RunOptions<'_>) -> Result<Model> {
             saved = Instant::now();
         }
     }
+    if !run.leads() {
+        return Ok(None);
+    }
     run.save(options)?;
     let figures = match judged {
         Some((step, figures)) if step == run.progress.step => figures,
@@ -170,7 +185,7 @@ pub fn train(recipe: &Recipe, options: &mut RunOptions<'_>) -> Result<Model> {
     };
     let model = run.model(options, figures)?;
     model.save(&run.files.model)?;
-    Ok(model)
+    Ok(Some(model))
 }
 
 /// Who makes a step's examples.
@@ -195,6 +210,9 @@ struct Run<'a> {
     optimiser: AdamW,
     begins: Begins,
     progress: Progress,
+    peers: Box<dyn Peers>,
+    /// Whether a process wants to stop.
+    stops: bool,
 }
 
 impl<'a> Run<'a> {
@@ -223,10 +241,11 @@ impl<'a> Run<'a> {
             corpus(&recipe.data.noise, Source::Folder)?,
         );
         let seconds = |c: &Corpus| c.samples() as f64 / f64::from(rate);
+        let clean_and_noise = [clean.hash(), noise.hash()];
         let event = Event::Data {
             clean_seconds: seconds(&clean),
             noise_seconds: seconds(&noise),
-            hashes: [clean.hash(), noise.hash()],
+            hashes: clean_and_noise.clone(),
             parameters: plan.param_count(),
         };
         let maker = Mixer::new(&recipe.mix, rate, recipe.seed, clean, Some(noise))?;
@@ -253,7 +272,12 @@ impl<'a> Run<'a> {
         progress.recipe = recipe.to_text();
         let model = CandleModel::on(&options.device, &plan, &weights, DType::F32)?;
         let latency = recipe.model.latency();
-        let group = if options.device.is_cpu() { recipe.run.group } else { recipe.run.batch };
+        let world = options.place.as_ref().map_or(1, |place| place.world);
+        let group = if options.device.is_cpu() { recipe.run.group } else { recipe.run.batch / world };
+        if !recipe.run.batch.is_multiple_of(world * group.max(1)) {
+            let expected = format!("a multiple of the {world} processes' groups of {group}");
+            return Err(Error::input("recipe [run] batch", expected, recipe.run.batch.to_string()));
+        }
         begin_in_phase(recipe, &plan, maker.segment_len())?;
         let mut begins = Begins::new(recipe.run.begin, recipe.seed, recipe.run.batch / group);
         begins.restore(&model, group, &heard)?;
@@ -262,14 +286,23 @@ impl<'a> Run<'a> {
             #[cfg(feature = "train-cuda")]
             device if device.is_cuda() => {
                 round_products(recipe.run.products == Products::Tf32);
-                let first = progress.step * recipe.run.batch as u64;
+                let rank = options.place.as_ref().map_or(0, |place| place.rank);
+                let share =
+                    Share { step: progress.step, batch: recipe.run.batch, from: rank * group, count: group };
                 let learner = Box::new(Learner::new(&optimiser, &model)?);
-                let ahead = Ahead::start(vec![maker; threads], first, 4 * recipe.run.batch);
+                let ahead = Ahead::start(vec![maker; threads], share, 4 * group);
                 Makes::Ahead(ahead, judge()?, learner)
             }
             _ => {
                 let worker = |_| Ok(Worker { mixer: maker.clone(), judge: judge()? });
                 Makes::Workers((0..threads).map(worker).collect::<Result<_>>()?)
+            }
+        };
+        let peers: Box<dyn Peers> = match &options.place {
+            None => Box::new(Alone),
+            Some(place) => {
+                let of = (progress.step, clean_and_noise, &progress.recipe);
+                Box::new(Tcp::connect(place, *blake3::hash(format!("{of:?}").as_bytes()).as_bytes())?)
             }
         };
         let run = Self {
@@ -285,7 +318,12 @@ impl<'a> Run<'a> {
             optimiser,
             begins,
             progress,
+            peers,
+            stops: false,
         };
+        if !run.leads() {
+            return Ok(run);
+        }
         // The input is good: from here on the run leaves something behind.
         std::fs::create_dir_all(&options.out).map_err(|e| Error::io("create", &options.out, e))?;
         if resumed {
@@ -299,7 +337,13 @@ impl<'a> Run<'a> {
         Ok(run)
     }
 
-    fn step(&mut self) -> Result<Event> {
+    /// Whether this process validates and writes.
+    fn leads(&self) -> bool {
+        self.peers.rank() == 0
+    }
+
+    /// One step; `stop` is whether this process wants it to be the last.
+    fn step(&mut self, stop: bool) -> Result<Event> {
         let start = Instant::now();
         let (run, number) = (&self.recipe.run, self.progress.step);
         let first = number * run.batch as u64;
@@ -311,27 +355,55 @@ impl<'a> Run<'a> {
         let rate = self.recipe.schedule.at(number);
         let dropout = Dropout { seed: self.recipe.seed, step: number, first_stream: 0 };
         let step = Step { model: &self.model, latency: self.latency, begins: &self.begins, dropout };
-        let (mean, report, ends) = match &mut self.makes {
+        let (rank, world) = (self.peers.rank(), self.peers.world());
+        // What processes tell each other beside the gradient: the losses' sums, and how many of them want to stop.
+        let wants_to_stop = f32::from(stop);
+        let numbers = self.model.layout().len();
+        let (told, report, first_graph, ends) = match &mut self.makes {
             Makes::Workers(workers) => {
-                let got = step.gradient(workers, first, (run.batch, run.group))?;
-                let report = {
-                    let mut weights: Vec<&mut [f32]> =
-                        self.weights.tensors_mut().iter_mut().map(Vec::as_mut_slice).collect();
-                    let grads: Vec<&[f32]> = self.model.layout().ranges().map(|r| &got.flat[r]).collect();
-                    self.optimiser.step(rate, &mut weights, &grads)?
-                };
+                let share = run.batch / run.group / world;
+                let graphs = rank * share..(rank + 1) * share;
+                let mut got = step.gradient(workers, first, graphs, run.group)?;
+                got.flat.extend(sums(&got.values));
+                got.flat.push(wants_to_stop);
+                self.peers.sum(&mut got.flat)?;
+                let (grads, told) = got.flat.split_at_mut(numbers);
+                let mean = 1.0 / run.batch as f32;
+                grads.iter_mut().for_each(|g| *g *= mean);
+                let mut weights: Vec<&mut [f32]> =
+                    self.weights.tensors_mut().iter_mut().map(Vec::as_mut_slice).collect();
+                let grads: Vec<&[f32]> = self.model.layout().ranges().map(|r| &grads[r]).collect();
+                let report = self.optimiser.step(rate, &mut weights, &grads)?;
                 self.model.load(&self.weights)?;
-                (got.mean, report, got.ends)
+                (told.to_vec(), report, rank * share, got.ends)
             }
             #[cfg(feature = "train-cuda")]
             Makes::Ahead(ahead, judge, learner) => {
-                let examples = ahead.take(first, run.batch)?;
-                let graph = step.graph(judge, &examples, 0, first)?;
-                let report = learner.step(&mut self.model, &graph.flat, rate, examples.len())?;
-                (super::batch::mean(&graph.verdict.values()?), report, vec![graph.end])
+                let share = run.batch / world;
+                let own = first + (rank * share) as u64;
+                let examples = ahead.take(own, share)?;
+                let Graph { verdict, mut flat, end } = step.graph(judge, &examples, rank, own)?;
+                let mut told = Vec::new();
+                if world > 1 {
+                    let mut all = flat.to_vec1::<f32>().map_err(train_error)?;
+                    all.extend(sums(&verdict.values()?));
+                    all.push(wants_to_stop);
+                    self.peers.sum(&mut all)?;
+                    told = all.split_off(numbers);
+                    flat = Tensor::from_vec(all, numbers, self.model.device()).map_err(train_error)?;
+                }
+                let report = learner.step(&mut self.model, &flat, rate, run.batch)?;
+                if world == 1 {
+                    // Asked for last, so that nothing waits for them.
+                    told = sums(&verdict.values()?);
+                    told.push(wants_to_stop);
+                }
+                (told, report, rank, vec![end])
             }
         };
-        self.begins.keep(ends, mean.total);
+        let mean = mean(&told, run.batch);
+        self.stops = told.last().is_some_and(|wanting| *wanting > 0.0);
+        self.begins.keep(first_graph, ends, mean.total);
         self.progress.step += 1;
         let spent = start.elapsed().as_secs_f64();
         self.progress.seconds += spent;

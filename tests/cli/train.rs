@@ -36,6 +36,58 @@ fn logged(folder: &Folder, run: &str, event: &str) -> Vec<u64> {
     lines.filter(|line| line["event"] == event).map(|line| line["step"].as_u64().unwrap()).collect()
 }
 
+/// Starts one of two processes that train together.
+fn one_of_two(folder: &Folder, rank: usize, port: u16, line: &str) -> std::process::Child {
+    Command::new(env!("CARGO_BIN_EXE_cascabel"))
+        .args(line.split(' '))
+        .current_dir(folder.path("."))
+        .envs([("RANK", rank.to_string()), ("WORLD_SIZE", "2".into()), ("MASTER_PORT", port.to_string())])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[test]
+fn two_processes_learn_what_one_learns() {
+    let folder = folder();
+    let recipe = RECIPE.replace("batch = 2", "batch = 6").replace("steps = 6", "steps = 8");
+    folder.write("small.toml", recipe.as_bytes());
+    train(&folder, "--out one --threads 2");
+    let port = free_port();
+    let both = [1, 0].map(|rank| one_of_two(&folder, rank, port, "train small.toml --out two --threads 1"));
+    for process in both {
+        let ended = process.wait_with_output().unwrap();
+        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    }
+    let (one, two) = (weights(&folder, "one"), weights(&folder, "two"));
+    assert!(one == two, "two processes give other bits");
+    assert_eq!(logged(&folder, "two", "step"), [0, 1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!(logged(&folder, "two", "valid"), [3, 6, 8]);
+}
+
+#[test]
+fn processes_of_different_recipes_do_not_train_together() {
+    let folder = folder();
+    folder.write("other.toml", RECIPE.replace("peak = 1e-3", "peak = 2e-3").as_bytes());
+    let port = free_port();
+    let first = one_of_two(&folder, 0, port, "train small.toml --out a");
+    let second = one_of_two(&folder, 1, port, "train other.toml --out b");
+    for process in [first, second] {
+        let ended = process.wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&ended.stderr);
+        assert!(ended.status.code() == Some(2) && text.contains("the same recipe"), "{text}");
+    }
+    assert!(!folder.path("a").exists() && !folder.path("b").exists());
+    folder.write("small.toml", RECIPE.replace("batch = 2", "batch = 3").as_bytes());
+    let odd = one_of_two(&folder, 0, free_port(), "train small.toml --out a").wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&odd.stderr);
+    assert!(odd.status.code() == Some(2) && text.contains("recipe [run] batch"), "{text}");
+}
+
 #[test]
 fn a_run_that_was_cut_ends_as_one_that_was_not() {
     let folder = folder();
