@@ -37,7 +37,7 @@ use super::recipe::Recipe;
 use super::validate::{Validation, validate};
 use crate::audio::{SampleRate, could_be_folder, read_path, resample};
 use crate::exec::State;
-use crate::exec::candle::{CandleModel, Dropout};
+use crate::exec::candle::{CandleModel, CandleState, Dropout};
 #[cfg(feature = "train-cuda")]
 use crate::exec::candle::{cuda::round_products, train_error};
 use crate::model::filter::keep_dry;
@@ -197,6 +197,16 @@ enum Makes {
     Ahead(Ahead, Judge, Box<Learner>),
 }
 
+/// What a step is given.
+struct Drawn {
+    /// Its first example's index.
+    first: u64,
+    rate: f32,
+    dropout: Dropout,
+    /// Whether this process wants it to be the last.
+    stop: bool,
+}
+
 struct Run<'a> {
     recipe: &'a Recipe,
     plan: Plan,
@@ -354,53 +364,7 @@ impl<'a> Run<'a> {
         self.begins.refresh(number, &self.plan, &self.weights, settling)?;
         let rate = self.recipe.schedule.at(number);
         let dropout = Dropout { seed: self.recipe.seed, step: number, first_stream: 0 };
-        let step = Step { model: &self.model, latency: self.latency, begins: &self.begins, dropout };
-        let (rank, world) = (self.peers.rank(), self.peers.world());
-        // What processes tell each other beside the gradient: the losses' sums, and how many of them want to stop.
-        let wants_to_stop = f32::from(stop);
-        let numbers = self.model.layout().len();
-        let (told, report, first_graph, ends) = match &mut self.makes {
-            Makes::Workers(workers) => {
-                let share = run.batch / run.group / world;
-                let graphs = rank * share..(rank + 1) * share;
-                let mut got = step.gradient(workers, first, graphs, run.group)?;
-                got.flat.extend(sums(&got.values));
-                got.flat.push(wants_to_stop);
-                self.peers.sum(&mut got.flat)?;
-                let (grads, told) = got.flat.split_at_mut(numbers);
-                let mean = 1.0 / run.batch as f32;
-                grads.iter_mut().for_each(|g| *g *= mean);
-                let mut weights: Vec<&mut [f32]> =
-                    self.weights.tensors_mut().iter_mut().map(Vec::as_mut_slice).collect();
-                let grads: Vec<&[f32]> = self.model.layout().ranges().map(|r| &grads[r]).collect();
-                let report = self.optimiser.step(rate, &mut weights, &grads)?;
-                self.model.load(&self.weights)?;
-                (told.to_vec(), report, rank * share, got.ends)
-            }
-            #[cfg(feature = "train-cuda")]
-            Makes::Ahead(ahead, judge, learner) => {
-                let share = run.batch / world;
-                let own = first + (rank * share) as u64;
-                let examples = ahead.take(own, share)?;
-                let Graph { verdict, mut flat, end } = step.graph(judge, &examples, rank, own)?;
-                let mut told = Vec::new();
-                if world > 1 {
-                    let mut all = flat.to_vec1::<f32>().map_err(train_error)?;
-                    all.extend(sums(&verdict.values()?));
-                    all.push(wants_to_stop);
-                    self.peers.sum(&mut all)?;
-                    told = all.split_off(numbers);
-                    flat = Tensor::from_vec(all, numbers, self.model.device()).map_err(train_error)?;
-                }
-                let report = learner.step(&mut self.model, &flat, rate, run.batch)?;
-                if world == 1 {
-                    // Asked for last, so that nothing waits for them.
-                    told = sums(&verdict.values()?);
-                    told.push(wants_to_stop);
-                }
-                (told, report, rank, vec![end])
-            }
-        };
+        let (told, report, first_graph, ends) = self.learn(&Drawn { first, rate, dropout, stop })?;
         let mean = mean(&told, run.batch);
         self.stops = told.last().is_some_and(|wanting| *wanting > 0.0);
         self.begins.keep(first_graph, ends, mean.total);
@@ -417,6 +381,58 @@ impl<'a> Run<'a> {
             speed: run.batch as f64 * f64::from(self.recipe.mix.seconds) / spent,
             seconds: self.progress.seconds,
         })
+    }
+
+    /// Learns from a step's examples: what all processes tell of them, the optimiser's report, where this process's graphs ended
+    /// and the number of the first of these.
+    fn learn(&mut self, drawn: &Drawn) -> Result<(Vec<f32>, StepReport, usize, Vec<CandleState>)> {
+        let (run, first) = (&self.recipe.run, drawn.first);
+        let step =
+            Step { model: &self.model, latency: self.latency, begins: &self.begins, dropout: drawn.dropout };
+        let (rank, world) = (self.peers.rank(), self.peers.world());
+        // What processes tell each other beside the gradient: the losses' sums, and how many of them want to stop.
+        let wants_to_stop = f32::from(drawn.stop);
+        let numbers = self.model.layout().len();
+        match &mut self.makes {
+            Makes::Workers(workers) => {
+                let share = run.batch / run.group / world;
+                let graphs = rank * share..(rank + 1) * share;
+                let mut got = step.gradient(workers, first, graphs, run.group)?;
+                got.flat.extend(sums(&got.values));
+                got.flat.push(wants_to_stop);
+                self.peers.sum(&mut got.flat)?;
+                let (grads, told) = got.flat.split_at_mut(numbers);
+                let mean = 1.0 / run.batch as f32;
+                grads.iter_mut().for_each(|g| *g *= mean);
+                let mut weights: Vec<&mut [f32]> =
+                    self.weights.tensors_mut().iter_mut().map(Vec::as_mut_slice).collect();
+                let grads: Vec<&[f32]> = self.model.layout().ranges().map(|r| &grads[r]).collect();
+                let report = self.optimiser.step(drawn.rate, &mut weights, &grads)?;
+                self.model.load(&self.weights)?;
+                Ok((told.to_vec(), report, rank * share, got.ends))
+            }
+            #[cfg(feature = "train-cuda")]
+            Makes::Ahead(ahead, judge, learner) => {
+                let share = run.batch / world;
+                let own = first + (rank * share) as u64;
+                let examples = ahead.take(own, share)?;
+                let Graph { verdict, flat, end } = step.graph(judge, &examples, rank, own)?;
+                if world == 1 {
+                    // The losses are asked for last, so that nothing waits for them.
+                    let report = learner.step(&mut self.model, &flat, drawn.rate, run.batch)?;
+                    let told = [sums(&verdict.values()?), vec![wants_to_stop]].concat();
+                    return Ok((told, report, rank, vec![end]));
+                }
+                let mut all = flat.to_vec1::<f32>().map_err(train_error)?;
+                all.extend(sums(&verdict.values()?));
+                all.push(wants_to_stop);
+                self.peers.sum(&mut all)?;
+                let told = all.split_off(numbers);
+                let flat = Tensor::from_vec(all, numbers, self.model.device()).map_err(train_error)?;
+                let report = learner.step(&mut self.model, &flat, drawn.rate, run.batch)?;
+                Ok((told, report, rank, vec![end]))
+            }
+        }
     }
 
     /// Brings weights and optimiser from where the model learns.
