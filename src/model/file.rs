@@ -8,8 +8,8 @@
 //!  "config": {"kind": "filter", …}}                                                       what it is
 //! ```
 //!
-//! The tensors are the plan's parameters by name, in f32 (f16 and bf16 are read too), and optionally `settled.{slot}`
-//! `[rows, width]` for every state slot that holds anything. A file is checked whole before it is used: every tensor present,
+//! The tensors are the plan's parameters by name, and optionally `settled.{slot}` `[rows, width]` for every state slot that holds
+//! anything. A tensor is written in f16 if that holds each of its numbers exactly, else in f32; f16, bf16 and f32 are read. A file is checked whole before it is used: every tensor present,
 //! none besides, each of the right shape, type and finite. Saving is atomic and deterministic: the same model gives the same
 //! bytes.
 //!
@@ -30,7 +30,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
 use super::{Config, tensors};
@@ -201,14 +201,14 @@ impl Model {
         let mut bytes = Vec::with_capacity(named.len());
         for (name, _, values) in &named {
             tensors::finite(name, values)?;
-            bytes.push(values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>());
+            bytes.push(tensors::bytes(values));
         }
         let wrong = |e: safetensors::SafeTensorError| {
             Error::input("model", "tensors that fit the plan", e.to_string())
         };
         let mut views = Vec::with_capacity(named.len());
-        for ((name, shape, _), bytes) in named.into_iter().zip(&bytes) {
-            views.push((name, TensorView::new(Dtype::F32, shape, bytes).map_err(wrong)?));
+        for ((name, shape, _), (dtype, bytes)) in named.into_iter().zip(&bytes) {
+            views.push((name, TensorView::new(*dtype, shape, bytes).map_err(wrong)?));
         }
         safetensors::serialize(views, Some(HashMap::from([(KEY.to_string(), document)]))).map_err(wrong)
     }
@@ -277,6 +277,7 @@ pub(super) fn e_in(name: &str, error: Error) -> Error {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use safetensors::tensor::Dtype;
 
     use super::*;
 
@@ -367,11 +368,11 @@ mod tests {
                 "model m: tensor mask.bias: expected shape [4], got [2, 2]",
             ),
             (
-                spoiled(keep, |t| t.get_mut("mask.bias").unwrap().0 = Dtype::I32),
-                "model m: tensor mask.bias: expected f32, f16 or bf16, got I32",
+                spoiled(keep, |t| t.get_mut("mask.bias").unwrap().0 = Dtype::I16),
+                "model m: tensor mask.bias: expected f32, f16 or bf16, got I16",
             ),
             (
-                spoiled(keep, |t| t.get_mut("mask.bias").unwrap().2[4..8].fill(255)),
+                spoiled(keep, |t| t.get_mut("mask.bias").unwrap().2[2..4].fill(255)),
                 "model m: tensor mask.bias: expected finite numbers, got NaN at element 1",
             ),
             (spoiled(keep, |t| drop(t.remove("settled.output"))), "tensor settled.output: expected shape"),

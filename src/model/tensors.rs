@@ -44,6 +44,15 @@ pub fn numbers(name: &str, view: &TensorView<'_>) -> Result<Vec<f32>> {
     Ok(values)
 }
 
+/// The smallest type that holds each number exactly, f16 or f32, and the numbers in it.
+pub fn bytes(values: &[f32]) -> (Dtype, Vec<u8>) {
+    let exact = |x: &f32| f16::from_f32(*x).to_f32().to_bits() == x.to_bits();
+    match values.iter().all(exact) {
+        true => (Dtype::F16, values.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect()),
+        false => (Dtype::F32, values.iter().flat_map(|x| x.to_le_bytes()).collect()),
+    }
+}
+
 /// An error unless all values are finite.
 pub fn finite(name: &str, values: &[f32]) -> Result<()> {
     match values.iter().position(|x| !x.is_finite()) {
@@ -72,6 +81,22 @@ mod tests {
             "tensor t: expected finite numbers, got NaN at element 1"
         );
         assert!(read(Dtype::I32, &nan).unwrap_err().to_string().contains("I32"));
+    }
+
+    #[test]
+    fn numbers_are_written_in_the_smallest_type_that_holds_them() {
+        for (values, dtype) in [
+            (vec![0.0, -1.5, 65_504.0], Dtype::F16),
+            (vec![0.0, 0.1], Dtype::F32),
+            (vec![1e6], Dtype::F32),
+            (vec![-0.0], Dtype::F16),
+        ] {
+            let (found, bytes) = bytes(&values);
+            assert_eq!(found, dtype, "{values:?}");
+            let view = TensorView::new(found, vec![values.len()], &bytes).unwrap();
+            let back = numbers("t", &view).unwrap();
+            assert!(back.iter().zip(&values).all(|(a, b)| a.to_bits() == b.to_bits()));
+        }
     }
 
     #[test]

@@ -107,6 +107,14 @@ impl Weights {
     pub fn tensors_mut(&mut self) -> &mut [Vec<f32>] {
         &mut self.tensors
     }
+
+    /// Rounds each tensor to f16, but those with numbers beyond its range: a model file then takes half the room.
+    pub fn round_to_f16(&mut self) {
+        let fits = |x: &f32| x.abs() <= half::f16::MAX.to_f32();
+        for tensor in self.tensors.iter_mut().filter(|tensor| tensor.iter().all(fits)) {
+            tensor.iter_mut().for_each(|x| *x = half::f16::from_f32(*x).to_f32());
+        }
+    }
 }
 
 #[cfg(test)]

@@ -100,6 +100,19 @@ pub struct RunSpec {
     pub begin: BeginSpec,
     /// How exact a GPU's matrix products are; elsewhere, and in the losses, f32.
     pub products: Products,
+    /// What the model's weights are rounded to when the model is validated and written.
+    pub store: Store,
+}
+
+/// What a model file holds its weights in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Store {
+    /// As they are.
+    #[default]
+    F32,
+    /// Half the room: 11 significant bits.
+    F16,
 }
 
 /// How exact a GPU multiplies matrices of f32.
@@ -126,6 +139,7 @@ impl Default for RunSpec {
             settle_seconds: 0,
             begin: BeginSpec::default(),
             products: Products::F32,
+            store: Store::F32,
         }
     }
 }

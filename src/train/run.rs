@@ -4,6 +4,10 @@
 //! corpus ─► examples ─► candle on the plan ─► loss ─► gradient ─► AdamW ─► weights, their moving average ─► model file
 //! ```
 
+mod event;
+
+pub use event::{Event, Files};
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +16,6 @@ use std::time::Instant;
 #[cfg(feature = "train-cuda")]
 use candle_core::Tensor;
 use candle_core::{DType, Device};
-use serde::Serialize;
 
 use super::adamw::{AdamW, Group, StepReport};
 #[cfg(feature = "train-cuda")]
@@ -27,12 +30,12 @@ use super::judge::Judge;
 #[cfg(feature = "train-cuda")]
 use super::learner::Learner;
 use super::log;
-use super::loss::{Loss, LossParts};
+use super::loss::Loss;
 use super::mix::{Example, MixSpec, Mixer};
 use super::peers::{Alone, Peers, Place, Tcp};
 #[cfg(feature = "train-cuda")]
 use super::recipe::Products;
-use super::recipe::Recipe;
+use super::recipe::{Recipe, Store};
 
 use super::validate::{Validation, validate};
 use crate::audio::{SampleRate, could_be_folder, read_path, resample};
@@ -68,85 +71,6 @@ pub struct RunOptions<'a> {
     pub stop: Arc<AtomicBool>,
     /// Told what happens.
     pub observe: &'a mut dyn FnMut(&Event),
-}
-
-/// What happens in a run; also a line of its log.
-#[derive(Clone, Debug, Serialize)]
-#[serde(tag = "event", rename_all = "lowercase")]
-pub enum Event {
-    /// The data is loaded.
-    Data {
-        /// Seconds of clean sound.
-        clean_seconds: f64,
-        /// Seconds of noise.
-        noise_seconds: f64,
-        /// Hashes of both.
-        hashes: [String; 2],
-        /// Parameters of the model.
-        parameters: usize,
-    },
-    /// The run goes on by another recipe than the one that its checkpoint was written by.
-    Recipe {
-        /// From so many steps on.
-        step: u64,
-        /// The first line that differs, as the checkpoint has it; empty where it has no more.
-        was: String,
-        /// The same line now.
-        now: String,
-    },
-    /// A step is done.
-    Step {
-        /// Its number, from 0.
-        step: u64,
-        /// Steps in all.
-        steps: u64,
-        /// The mean loss.
-        loss: f64,
-        /// Its terms.
-        parts: LossParts,
-        /// The learning rate.
-        rate: f32,
-        /// The optimiser's report.
-        report: StepReport,
-        /// Seconds of sound learned from, per second.
-        speed: f64,
-        /// Seconds spent in all sittings.
-        seconds: f64,
-    },
-    /// A validation is done.
-    Valid {
-        /// After so many steps.
-        step: u64,
-        /// Of the moving average of the weights.
-        figures: Validation,
-    },
-    /// A checkpoint is written.
-    Saved {
-        /// After so many steps.
-        step: u64,
-    },
-}
-
-/// The file names of a run.
-pub struct Files {
-    /// The checkpoint.
-    pub checkpoint: PathBuf,
-    /// The log, JSON lines.
-    pub log: PathBuf,
-    /// The model.
-    pub model: PathBuf,
-}
-
-impl Files {
-    /// The files of a recipe's run in a folder.
-    pub fn of(recipe: &Recipe, out: &Path) -> Self {
-        let file = |end: &str| out.join(format!("{}{end}", recipe.name));
-        Self {
-            checkpoint: file(".checkpoint.safetensors"),
-            log: file(".log.jsonl"),
-            model: file(".safetensors"),
-        }
-    }
 }
 
 /// Trains as the recipe says; returns the model of the averaged weights, which is also written to the run's folder. Among processes
@@ -446,7 +370,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// The weights' moving average, with the dry share that the recipe asks for: what is validated and saved.
+    /// The weights' moving average, with the dry share and rounded as the recipe asks for: what is validated and saved.
     fn averaged(&self) -> Result<Weights> {
         let averages = self.optimiser.groups().iter().map(|g| g.ema().to_vec()).collect();
         let mut weights = Weights::new(&self.plan, averages)?;
@@ -455,6 +379,9 @@ impl<'a> Run<'a> {
                 keep_dry(filter, &self.plan, &mut weights, self.recipe.run.dry)?;
             }
             _ => {}
+        }
+        if self.recipe.run.store == Store::F16 {
+            weights.round_to_f16();
         }
         Ok(weights)
     }

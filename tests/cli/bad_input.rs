@@ -154,8 +154,8 @@ fn spoiled(bytes: &[u8], text: impl Fn(String) -> String, change: impl Fn(&mut V
         .collect();
     tensors.sort();
     change(&mut tensors);
-    for (_, _, shape, data) in &mut tensors {
-        data.resize(4 * shape.iter().product::<usize>(), 0);
+    for (_, dtype, shape, data) in &mut tensors {
+        data.resize(dtype.bitsize() / 8 * shape.iter().product::<usize>(), 0);
     }
     let views = tensors
         .iter()

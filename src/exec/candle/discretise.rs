@@ -124,24 +124,23 @@ fn pole<T: Real>(tables: Tables, [a_log, a_imag]: [&[T]; 2], i: usize) -> Comple
 fn forward<T: Real>(tables: Tables, [a_log, a_imag, log_dt, c]: [&[T]; 4]) -> Vec<T> {
     let (Tables { d, n, complex, rule }, len) = (tables, tables.len());
     let mut out = vec![T::zero(); tables.total()];
-    for channel in 0..d {
-        for k in 0..n {
-            let (i, real, imag) = (channel * n + k, k * d + channel, (n + k) * d + channel);
-            let a = pole(tables, [a_log, a_imag], i);
-            let mut put = |table: usize, z: Complex| {
-                out[table * len + real] = T::from_f64(z.0);
-                if complex {
-                    out[table * len + imag] = T::from_f64(z.1);
-                }
-            };
-            let Some(rule) = rule else {
-                put(0, a);
-                continue;
-            };
-            let (a_bar, b_bar) = discretise(a, log_dt[channel].to_f64().exp(), rule);
-            let c = if complex { (c[2 * i].to_f64(), c[2 * i + 1].to_f64()) } else { (c[i].to_f64(), 0.0) };
-            [a_bar, b_bar, c].into_iter().enumerate().for_each(|(table, z)| put(table, z));
-        }
+    for i in 0..d * n {
+        let (channel, k) = (i / n, i % n);
+        let (real, imag) = (k * d + channel, (n + k) * d + channel);
+        let a = pole(tables, [a_log, a_imag], i);
+        let mut put = |table: usize, z: Complex| {
+            out[table * len + real] = T::from_f64(z.0);
+            if complex {
+                out[table * len + imag] = T::from_f64(z.1);
+            }
+        };
+        let Some(rule) = rule else {
+            put(0, a);
+            continue;
+        };
+        let (a_bar, b_bar) = discretise(a, log_dt[channel].to_f64().exp(), rule);
+        let c = if complex { (c[2 * i].to_f64(), c[2 * i + 1].to_f64()) } else { (c[i].to_f64(), 0.0) };
+        [a_bar, b_bar, c].into_iter().enumerate().for_each(|(table, z)| put(table, z));
     }
     out
 }
