@@ -58,6 +58,8 @@ pub struct Step<'a> {
     pub begins: &'a Begins,
     /// What dropout draws by.
     pub dropout: Dropout,
+    /// Samples of a segment; 0 takes examples whole.
+    pub segment: usize,
 }
 
 impl Step<'_> {
@@ -122,9 +124,16 @@ impl Step<'_> {
         let input = Tensor::from_vec(noisy, (examples.len(), len, 1), model.device()).map_err(train_error)?;
         let in_batch = (number * examples.len()) as u64;
         let dropout = Dropout { first_stream: in_batch, ..self.dropout };
-        let (y, end, tape) = model.record(&begin, CandleInput::Samples(&input), Some(dropout))?;
-        let (verdict, grad) = judge.judge(&y, latency, examples)?;
-        let grads = tape.backward(&grad, None)?;
+        let (input, dropout) = (CandleInput::Samples(&input), Some(dropout));
+        let (verdict, grads, end) = if self.segment == 0 {
+            let (y, end, tape) = model.record(&begin, input, dropout)?;
+            let (verdict, grad) = judge.judge(&y, latency, examples)?;
+            (verdict, tape.backward(&grad, None)?, end)
+        } else {
+            let (y, end, segments) = model.record_segments(&begin, input, dropout, self.segment)?;
+            let (verdict, grad) = judge.judge(&y, latency, examples)?;
+            (verdict, segments.backward(&grad, None)?, end)
+        };
         let flat = model.layout().gather(&grads, model.flat()).map_err(train_error)?;
         Ok(Graph { verdict, flat, end })
     }

@@ -98,6 +98,9 @@ pub struct RunSpec {
     pub settle_seconds: usize,
     /// Where the streams of examples begin.
     pub begin: BeginSpec,
+    /// Learn from each example in segments of so many samples: the memory of one, and a third more work; 0 takes examples whole. The
+    /// gradient is the same, through all segments.
+    pub segment: usize,
     /// How exact a GPU's matrix products are; elsewhere, and in the losses, f32.
     pub products: Products,
     /// What the model's weights are rounded to when the model is validated and written.
@@ -138,6 +141,7 @@ impl Default for RunSpec {
             dry: 0.0,
             settle_seconds: 0,
             begin: BeginSpec::default(),
+            segment: 0,
             products: Products::F32,
             store: Store::F32,
         }

@@ -311,8 +311,13 @@ impl<'a> Run<'a> {
     /// and the number of the first of these.
     fn learn(&mut self, drawn: &Drawn) -> Result<(Vec<f32>, StepReport, usize, Vec<CandleState>)> {
         let (run, first) = (&self.recipe.run, drawn.first);
-        let step =
-            Step { model: &self.model, latency: self.latency, begins: &self.begins, dropout: drawn.dropout };
+        let step = Step {
+            model: &self.model,
+            latency: self.latency,
+            begins: &self.begins,
+            dropout: drawn.dropout,
+            segment: run.segment,
+        };
         let (rank, world) = (self.peers.rank(), self.peers.world());
         // What processes tell each other beside the gradient: the losses' sums, and how many of them want to stop.
         let wants_to_stop = f32::from(drawn.stop);

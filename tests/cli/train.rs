@@ -70,6 +70,21 @@ fn two_processes_learn_what_one_learns() {
 }
 
 #[test]
+fn segments_teach_the_same() {
+    let folder = folder();
+    train(&folder, "--out whole");
+    folder.write("small.toml", RECIPE.replace("[run]", "[run]\nsegment = 900").as_bytes());
+    train(&folder, "--out parts");
+    let (whole, parts) = (weights(&folder, "whole"), weights(&folder, "parts"));
+    assert!(whole != parts, "the segments were not used");
+    for (a, b) in whole.tensors().iter().zip(parts.tensors()) {
+        let most = a.iter().fold(0f32, |m, x| m.max(x.abs()));
+        let off = a.iter().zip(b).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+        assert!(off <= 1e-3 * most.max(1e-2), "{off:e} of {most}");
+    }
+}
+
+#[test]
 fn processes_of_different_recipes_do_not_train_together() {
     let folder = folder();
     folder.write("other.toml", RECIPE.replace("peak = 1e-3", "peak = 2e-3").as_bytes());

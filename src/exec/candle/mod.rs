@@ -40,6 +40,7 @@ mod math;
 mod norm;
 mod run;
 pub mod scan;
+mod segments;
 mod state;
 mod tape;
 mod tensors;
@@ -48,6 +49,7 @@ mod tests;
 
 pub use dropout::Dropout;
 pub use flat::Layout;
+pub use segments::Segments;
 pub use state::CandleState;
 pub use tape::{Gradients, Tape};
 

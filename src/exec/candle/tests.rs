@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use super::{CandleInput, CandleModel, CandleState, Gradients, train_error};
+use super::{CandleInput, CandleModel, CandleState, Dropout, Gradients, train_error};
 use crate::Result;
 use crate::exec::reference::Reference;
 use crate::exec::testing::{built, random_cuts, within};
@@ -323,6 +323,37 @@ fn follows_the_reference(name: &str, plan: &Plan, double: f64) -> Result<()> {
         let again = CandleState::stack(plan, &[saved], dtype)?;
         assert_eq!(again.position, 130);
     }
+    Ok(())
+}
+
+#[test]
+fn segments_give_the_gradients_of_the_whole() -> Result<()> {
+    let plan = everything()?;
+    let model = CandleModel::new(&plan, &Weights::random(&plan, 4), DType::F64)?;
+    let (x, state) = (samples(2, 61, 2, DType::F64)?, random_state(&model, 2, 3)?);
+    let dropout = Some(Dropout { seed: 1, step: 2, first_stream: 0 });
+    let (y, end, tape) = model.record(&state, CandleInput::Samples(&x), dropout)?;
+    let (gy, slots) = seeds(&y, &end).map_err(train_error)?;
+    let whole = tape.backward(&gy, Some(&slots))?;
+    for rows in [1, 7, 30, 61, 100] {
+        let (parts, last, segments) =
+            model.record_segments(&state, CandleInput::Samples(&x), dropout, rows)?;
+        let grads = segments.backward(&gy, Some(&slots))?;
+        let pairs = whole.params.iter().zip(&grads.params).chain(whole.slots.iter().zip(&grads.slots));
+        let pairs = pairs.filter_map(|(a, b)| Some((a.as_ref()?, b.as_ref()?)));
+        let inputs = whole.input.iter().zip(&grads.input);
+        let compare = || -> candle_core::Result<()> {
+            let outputs = [(&y, &parts)].into_iter().chain(end.slots.iter().zip(&last.slots));
+            for (a, b) in outputs.chain(pairs).chain(inputs).filter(|(a, _)| a.elem_count() > 0) {
+                assert!(most(&(a - b)?)? <= 1e-10 * most(a)?.max(1e-3), "segments of {rows}");
+            }
+            Ok(())
+        };
+        compare().map_err(train_error)?;
+        let missing = |g: &Gradients| g.params.iter().filter(|p| p.is_none()).count();
+        assert_eq!(missing(&whole), missing(&grads));
+    }
+    assert!(model.record_segments(&state, CandleInput::Samples(&x), None, 0).is_err());
     Ok(())
 }
 
