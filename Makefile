@@ -1,6 +1,7 @@
 # make demo   build, clean a real noisy recording, draw it
 # make test   every test
 # make kernels  compile the GPU's kernels again, compare with what is committed
+# make gpu-test  the GPU's tests; without a GPU it says how many were not run
 # make rtsan  the real-time path under the real-time sanitizer
 # make fuzz   model files, recipes and sounds, a minute each (FUZZ_SECONDS=600 for longer)
 SHELL := /bin/bash
@@ -9,7 +10,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 RTSAN_LIB := $(shell rustc --print sysroot 2>/dev/null)/lib/rustlib/$(HOST)/lib/librustc-stable_rt.rtsan.a
 
-.PHONY: demo test kernels rtsan fuzz tools data
+.PHONY: demo test kernels gpu-test rtsan fuzz tools data
 
 demo: tools
 	$(CARGO) build --release
@@ -21,6 +22,15 @@ test: tools
 	RAYON_NUM_THREADS=1 $(CARGO) test --all-targets
 	RAYON_NUM_THREADS=1 $(CARGO) test --doc
 	$(MAKE) rtsan
+	$(MAKE) gpu-test
+
+# With a CUDA toolkit and a GPU.
+gpu-test:
+	@if [ -e /dev/nvidiactl ]; then \
+		$(CARGO) test --release --features train-cuda --lib -- --ignored --nocapture gpu_; \
+	else \
+		echo "no GPU: $$(grep -rh 'needs an NVIDIA GPU: make gpu-test' src | wc -l) tests not run"; \
+	fi
 
 # Needs no GPU: the compiler comes as wheels.
 kernels: tools

@@ -1,4 +1,4 @@
-//! Training on the GPU against training on the CPU. Without a GPU nothing is run, and said so.
+//! Training on the GPU against training on the CPU. Run by `make gpu-test`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,18 +15,10 @@ use crate::exec::candle::{CandleModel, device};
 use crate::plan::{Act, PlanBuilder, Weights};
 use crate::{Error, Result};
 
-/// The first GPU.
-fn gpu(test: &str) -> Option<Device> {
-    let found = device("cuda");
-    if let Err(error) = &found {
-        eprintln!("no GPU: {test} not run ({error})");
-    }
-    found.ok()
-}
-
 #[test]
-fn the_devices_optimiser_is_the_hosts() -> Result<()> {
-    let Some(gpu) = gpu("optimiser") else { return Ok(()) };
+#[ignore = "needs an NVIDIA GPU: make gpu-test"]
+fn gpu_the_devices_optimiser_is_the_hosts() -> Result<()> {
+    let gpu = device("cuda")?;
     let mut b = PlanBuilder::new();
     let x = b.samples(3);
     let y = b.linear("a", x, 101, true, Act::Tanh)?;
@@ -101,8 +93,9 @@ fn losses(recipe: &Recipe, folder: &std::path::Path, device: Device) -> Result<V
 }
 
 #[test]
-fn twenty_steps_have_the_same_losses_on_both() -> Result<()> {
-    let Some(gpu) = gpu("twenty steps") else { return Ok(()) };
+#[ignore = "needs an NVIDIA GPU: make gpu-test"]
+fn gpu_twenty_steps_have_the_same_losses_on_both() -> Result<()> {
+    let gpu = device("cuda")?;
     let folder = tempfile::tempdir().map_err(|e| Error::io("create", std::path::Path::new("folder"), e))?;
     let rate = SampleRate::new(16_000)?;
     for (i, name) in ["clean/a", "noise/wind", "valid-clean/b", "valid-noise/rain"].into_iter().enumerate() {

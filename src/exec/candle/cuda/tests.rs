@@ -1,5 +1,5 @@
-//! The GPU against f64 on the CPU: every scan, every op in one plan, the denoiser's gradients. Without a GPU nothing is run,
-//! and said so.
+//! The GPU against f64 on the CPU: every scan, every op in one plan, the denoiser's gradients. Run by
+//! `make gpu-test`.
 
 use candle_core::{DType, Device, Result as Candle, Tensor};
 
@@ -9,15 +9,6 @@ use super::super::{CandleInput, CandleModel, device, train_error};
 use crate::plan::Weights;
 use crate::train::recipe::Recipe;
 use crate::{Error, Result};
-
-/// The first GPU.
-fn gpu(test: &str) -> Option<Device> {
-    let found = device("cuda");
-    if let Err(error) = &found {
-        eprintln!("no GPU: {test} not run ({error})");
-    }
-    found.ok()
-}
 
 /// max |a − b| / max |b|.
 fn error(a: &Tensor, b: &Tensor) -> Candle<f64> {
@@ -29,8 +20,9 @@ fn error(a: &Tensor, b: &Tensor) -> Candle<f64> {
 }
 
 #[test]
-fn scans_agree_with_f64_forward_and_backward() -> Candle<()> {
-    let Some(gpu) = gpu("scan") else { return Ok(()) };
+#[ignore = "needs an NVIDIA GPU: make gpu-test"]
+fn gpu_scans_agree_with_f64_forward_and_backward() -> Candle<()> {
+    let gpu = Device::new_cuda(0)?;
     let mut worst = [0f64; 5];
     for (d, n) in [(1, 1), (17, 3), (70, 16), (33, 40), (8, 64), (64, 16), (320, 12)] {
         for shape in scans::variants(d, n) {
@@ -57,8 +49,9 @@ fn scans_agree_with_f64_forward_and_backward() -> Candle<()> {
 }
 
 #[test]
-fn a_model_of_every_op_agrees_with_f64() -> Result<()> {
-    let Some(gpu) = gpu("every op") else { return Ok(()) };
+#[ignore = "needs an NVIDIA GPU: make gpu-test"]
+fn gpu_a_model_of_every_op_agrees_with_f64() -> Result<()> {
+    let gpu = device("cuda")?;
     let plan = everything()?;
     let weights = Weights::random(&plan, 3);
     for (streams, rows, position) in [(1, 1, 5), (2, 29, 5), (3, 130, 0), (2, 257, 3)] {
@@ -94,8 +87,9 @@ fn a_model_of_every_op_agrees_with_f64() -> Result<()> {
 }
 
 #[test]
-fn the_denoisers_gradients_agree_and_repeat() -> Result<()> {
-    let Some(gpu) = gpu("denoiser") else { return Ok(()) };
+#[ignore = "needs an NVIDIA GPU: make gpu-test"]
+fn gpu_the_denoisers_gradients_agree_and_repeat() -> Result<()> {
+    let gpu = device("cuda")?;
     let recipe = Recipe::parse(include_str!("../../../../models/denoise.toml"), "denoise.toml")?;
     let plan = recipe.model.plan()?;
     let weights = Weights::random(&plan, 5);
