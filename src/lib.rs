@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! microphone, file ─► audio: Sound ─► engine: a model's plan on the real-time executor ─► audio: Sound ─► loudspeaker, file
-//! recipe ─► train: examples, losses, steps on autograd ─► model: one file ─► engine
+//! recipe ─► train: examples, losses, steps there and back ─► model: one file ─► engine
 //! ```
 //!
 //! [`audio`] reads and writes sound. [`model`] is what a file holds: a configuration, which compiles to a [`plan`], and weights. [`exec`]
