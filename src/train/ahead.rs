@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
+use super::examples::Examples;
 use super::mix::{Example, Mixer};
 use crate::{Error, Result};
 
@@ -30,44 +31,57 @@ impl Share {
     }
 }
 
-/// Threads that make the examples of a share in order, at most `room` of them waiting. They end when this is dropped.
+/// Steps' examples that wait, side by side, at most.
+const READY: usize = 2;
+
+/// Threads that make the examples of a share, and one that lays them side by side. They end when this is dropped.
 pub struct Ahead {
-    made: Receiver<(u64, Example)>,
-    early: BTreeMap<u64, Example>,
+    ready: Receiver<Examples>,
 }
 
 impl Ahead {
-    /// Starts one thread a mixer.
+    /// Starts one thread a mixer; at most `room` examples wait for each other.
     pub fn start(mixers: Vec<Mixer>, share: Share, room: usize) -> Self {
-        let (give, made) = sync_channel(room);
+        let ((give, made), (pass, ready)) = (sync_channel(room), sync_channel(READY));
         let next = Arc::new(AtomicU64::new(0));
+        let len = mixers.first().map_or(0, Mixer::segment_len);
         for mut mixer in mixers {
             let (give, next) = (give.clone(), Arc::clone(&next));
             thread::spawn(move || {
                 loop {
-                    let index = share.index(next.fetch_add(1, Ordering::Relaxed));
-                    if give.send((index, mixer.example(index))).is_err() {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    if give.send((n, mixer.example(share.index(n)))).is_err() {
                         return;
                     }
                 }
             });
         }
-        Self { made, early: BTreeMap::new() }
+        thread::spawn(move || in_order(&made, &pass, share.count, len));
+        Self { ready }
     }
 
-    /// Examples `first .. first + count`; to be asked for in order.
-    pub fn take(&mut self, first: u64, count: usize) -> Result<Vec<Example>> {
-        (first..first + count as u64).map(|index| self.one(index)).collect()
+    /// The examples of the next step.
+    pub fn take(&mut self) -> Result<Examples> {
+        let stopped = |_| Error::Train("the threads that make examples stopped early".into());
+        self.ready.recv().map_err(stopped)
     }
+}
 
-    fn one(&mut self, index: u64) -> Result<Example> {
-        loop {
-            if let Some(example) = self.early.remove(&index) {
-                return Ok(example);
+/// Puts numbered examples in order, `count` of them side by side, until nobody gives or takes.
+fn in_order(made: &Receiver<(u64, Example)>, pass: &SyncSender<Examples>, count: usize, len: usize) {
+    let (mut early, mut next) = (BTreeMap::new(), 0);
+    let mut step = Examples::with_capacity(count, len);
+    for (n, example) in made {
+        early.insert(n, example);
+        while let Some(example) = early.remove(&next) {
+            step.push(&example);
+            next += 1;
+            if step.count() == count {
+                let whole = std::mem::replace(&mut step, Examples::with_capacity(count, len));
+                if pass.send(whole).is_err() {
+                    return;
+                }
             }
-            let stopped = |_| Error::Train("the threads that make examples stopped early".into());
-            let (at, example) = self.made.recv().map_err(stopped)?;
-            self.early.insert(at, example);
         }
     }
 }
@@ -75,6 +89,24 @@ impl Ahead {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::corpus::Corpus;
+    use crate::train::mix::MixSpec;
+
+    #[test]
+    fn examples_come_in_order_whoever_makes_them() -> Result<()> {
+        let hum: Vec<f32> = (0..9000).map(|t| (t as f32 * 0.05).sin()).collect();
+        let speech = Arc::new(Corpus::from_clips([("ada".to_string(), hum)])?);
+        let spec = MixSpec { seconds: 0.05, ..MixSpec::default() };
+        let mut mixer = Mixer::new(&spec, 16000, 1, speech, None)?;
+        let share = Share { step: 3, batch: 8, from: 4, count: 4 };
+        let mut ahead = Ahead::start(vec![mixer.clone(); 3], share, 5);
+        for step in 3..6 {
+            let mut expected = Examples::default();
+            (8 * step + 4..8 * step + 8).for_each(|index| expected.push(&mixer.example(index)));
+            assert!(ahead.take()? == expected, "step {step}");
+        }
+        Ok(())
+    }
 
     #[test]
     fn shares_of_all_processes_are_the_whole() {

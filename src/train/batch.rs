@@ -12,9 +12,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use candle_core::Tensor;
 
 use super::begins::Begins;
+use super::examples::Examples;
 use super::judge::{Judge, Verdict};
 use super::loss::{LossParts, LossValues};
-use super::mix::{Example, Mixer};
+use super::mix::Mixer;
 use super::peers::halves;
 use crate::exec::candle::{CandleInput, CandleModel, CandleState, Dropout, train_error};
 use crate::{Error, Result};
@@ -85,8 +86,9 @@ impl Step<'_> {
                         }
                         let number = graphs.start + i;
                         let from = first + (number * group) as u64;
-                        let examples: Vec<_> =
-                            (from..from + group as u64).map(|index| worker.mixer.example(index)).collect();
+                        let mut examples = Examples::with_capacity(group, worker.mixer.segment_len());
+                        (from..from + group as u64)
+                            .for_each(|index| examples.push(&worker.mixer.example(index)));
                         let result =
                             self.graph(&mut worker.judge, &examples, number, from).and_then(|graph| {
                                 let flat = graph.flat.to_vec1::<f32>().map_err(train_error)?;
@@ -112,17 +114,17 @@ impl Step<'_> {
     }
 
     /// Graph `number` of a step, over these examples, the first of which is `first` of the run.
-    pub fn graph(&self, judge: &mut Judge, examples: &[Example], number: usize, first: u64) -> Result<Graph> {
+    pub fn graph(&self, judge: &mut Judge, examples: &Examples, number: usize, first: u64) -> Result<Graph> {
         let (model, latency) = (self.model, self.latency);
-        let len = examples.first().map_or(0, |e| e.noisy.len());
+        let (count, len) = (examples.count(), examples.len());
         if len <= latency {
             let expected = format!("examples longer than the model's latency of {latency} samples");
             return Err(Error::input("recipe [mix]", expected, format!("{len} samples")));
         }
-        let begin = self.begins.of(model, number, first, examples.len())?;
-        let noisy = examples.iter().map(|e| e.noisy.as_slice()).collect::<Vec<_>>().concat();
-        let input = Tensor::from_vec(noisy, (examples.len(), len, 1), model.device()).map_err(train_error)?;
-        let in_batch = (number * examples.len()) as u64;
+        let begin = self.begins.of(model, number, first, count)?;
+        let input =
+            Tensor::from_slice(examples.noisy(), (count, len, 1), model.device()).map_err(train_error)?;
+        let in_batch = (number * count) as u64;
         let dropout = Dropout { first_stream: in_batch, ..self.dropout };
         let (input, dropout) = (CandleInput::Samples(&input), Some(dropout));
         let (verdict, grads, end) = if self.segment == 0 {

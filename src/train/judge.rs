@@ -2,8 +2,8 @@
 
 use candle_core::{Device, Tensor};
 
+use super::examples::Examples;
 use super::loss::{Loss, LossSpec, LossValues};
-use super::mix::Example;
 use crate::Result;
 use crate::exec::candle::train_error;
 
@@ -50,7 +50,7 @@ impl Judge {
     /// The losses of outputs `y [S, T, 1]`, which are `latency` samples late, and the gradient of their sum by y.
     ///
     /// y from `latency` on is held against the clean sounds' beginnings.
-    pub fn judge(&mut self, y: &Tensor, latency: usize, examples: &[Example]) -> Result<(Verdict, Tensor)> {
+    pub fn judge(&mut self, y: &Tensor, latency: usize, examples: &Examples) -> Result<(Verdict, Tensor)> {
         match self {
             Self::Host(loss) => {
                 let estimates = y.flatten_all().and_then(|y| y.to_vec1::<f32>()).map_err(train_error)?;
@@ -60,12 +60,12 @@ impl Judge {
             }
             #[cfg(feature = "train-cuda")]
             Self::Device(loss) => {
-                let (count, len) = (examples.len(), y.elem_count() / examples.len().max(1));
+                let (count, len) = (examples.count(), examples.len());
                 let kept = len - latency;
-                let clean: Vec<f32> = examples.iter().flat_map(|e| &e.clean[..kept]).copied().collect();
                 let parts = || {
                     let estimate = y.reshape((count, len))?.narrow(1, latency, kept)?.contiguous()?;
-                    Ok((estimate, Tensor::from_vec(clean, (count, kept), y.device())?))
+                    let clean = Tensor::from_slice(examples.clean(), (count, len), y.device())?;
+                    Ok((estimate, clean.narrow(1, 0, kept)?.contiguous()?))
                 };
                 let (estimate, clean) = parts().map_err(train_error)?;
                 let (values, grad) = loss.values_and_grad(&estimate, &clean)?;
@@ -80,13 +80,13 @@ fn one_by_one(
     loss: &mut Loss,
     latency: usize,
     estimates: &[f32],
-    examples: &[Example],
+    examples: &Examples,
 ) -> Result<(Vec<LossValues>, Vec<f32>)> {
-    let len = estimates.len() / examples.len().max(1);
+    let len = examples.len();
     let mut grad = vec![0.0; estimates.len()];
-    let clips = estimates.chunks(len).zip(grad.chunks_mut(len)).zip(examples);
-    let value = |((estimate, grad), example): ((&[f32], &mut [f32]), &Example)| {
-        loss.value_and_grad(&estimate[latency..], &example.clean[..len - latency], &mut grad[latency..])
+    let clips = estimates.chunks(len).zip(grad.chunks_mut(len)).zip(examples.clean().chunks(len));
+    let value = |((estimate, grad), clean): ((&[f32], &mut [f32]), &[f32])| {
+        loss.value_and_grad(&estimate[latency..], &clean[..len - latency], &mut grad[latency..])
     };
     let values = clips.map(value).collect::<Result<_>>()?;
     Ok((values, grad))

@@ -20,6 +20,8 @@ pub mod begins;
 pub mod checkpoint;
 #[cfg(feature = "train")]
 pub mod corpus;
+#[cfg(feature = "train")]
+pub mod examples;
 #[cfg(all(test, feature = "train-cuda"))]
 mod gpu_tests;
 #[cfg(feature = "train")]

@@ -342,9 +342,8 @@ impl<'a> Run<'a> {
             }
             #[cfg(feature = "train-cuda")]
             Makes::Ahead(ahead, judge, learner) => {
-                let share = run.batch / world;
-                let own = first + (rank * share) as u64;
-                let examples = ahead.take(own, share)?;
+                let examples = ahead.take()?;
+                let own = first + (rank * examples.count()) as u64;
                 let Graph { verdict, flat, end } = step.graph(judge, &examples, rank, own)?;
                 if world == 1 {
                     // The losses are asked for last, so that nothing waits for them.
