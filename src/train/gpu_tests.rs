@@ -118,7 +118,8 @@ fn gpu_twenty_steps_have_the_same_losses_on_both() -> Result<()> {
         .replace("data/denoise/valid/noise", &at("valid-noise"))
         .replace("seconds = 3.0", "seconds = 0.512")
         .replace("batch = 64", "batch = 8")
-        .replace("valid_examples = 32", "valid_examples = 1")
+        .replace("products = \"tf32\"", "products = \"f32\"")
+        .replace("valid_examples = 64", "valid_examples = 1")
         .replace("settle_seconds = 60", "settle_seconds = 1");
     let recipe = Recipe::parse(&text, "twenty.toml")?;
     let (on_cpu, on_gpu) =

@@ -215,7 +215,7 @@ mod tests {
     fn the_bundled_recipe_is_one_and_survives_the_card() -> Result<()> {
         let recipe = Recipe::parse(BUNDLED, "denoise.toml")?;
         assert_eq!(Recipe::parse(&recipe.to_text(), "card")?, recipe);
-        assert_eq!(recipe.model.latency(), 96);
+        assert_eq!(recipe.model.latency(), 128);
         Ok(())
     }
 
@@ -223,23 +223,24 @@ mod tests {
     fn the_bundled_recipes_model_keeps_to_its_budget() -> Result<()> {
         let model = Recipe::parse(BUNDLED, "denoise.toml")?.model;
         let (cost, rate) = (model.plan()?.cost(), f64::from(model.rate().unwrap_or(0)));
-        assert!(cost.weight_bytes() <= 1_400_000, "{} bytes", cost.weight_bytes());
+        assert!(cost.weight_bytes() <= 4_000_000, "{} bytes", cost.weight_bytes());
         let gmacs = cost.flop_per_row() * rate / 2e9;
-        assert!(gmacs <= 0.1, "{gmacs} GMAC/s");
-        assert!(model.latency() as f64 <= 6e-3 * rate, "{} frames", model.latency());
+        assert!(gmacs <= 0.3, "{gmacs} GMAC/s");
+        assert!(model.latency() as f64 <= 8e-3 * rate, "{} frames", model.latency());
         Ok(())
     }
 
     #[test]
     fn a_dry_share_needs_linear_masks() {
+        let with = BUNDLED.replace("dry = 0.0", "dry = 0.06");
         let bad = [
             ("dry = 0.06", "dry = 1.5"),
             ("dry = 0.06", "dry = nan"),
             ("mask = \"none\"", "mask = \"tanh\""),
         ];
         for (from, to) in bad {
-            assert!(BUNDLED.contains(from), "{from}");
-            let message = Recipe::parse(&BUNDLED.replace(from, to), "r.toml").unwrap_err().to_string();
+            assert!(with.contains(from), "{from}");
+            let message = Recipe::parse(&with.replace(from, to), "r.toml").unwrap_err().to_string();
             assert!(message.contains("dry") && message.lines().count() == 1, "{to}: {message}");
         }
     }
