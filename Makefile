@@ -1,6 +1,6 @@
 # make demo   build, clean a real noisy recording, draw it
 # make test   every test
-# make kernels  compile the GPU's kernels again, compare with what is committed
+# make kernels  run the GPU's kernels on the host against their definitions; compile them again, compare with what is committed
 # make gpu-test  the GPU's tests; without a GPU it says how many were not run
 # make rtsan  the real-time path under the real-time sanitizer
 # make fuzz   model files, recipes and sounds, a minute each (FUZZ_SECONDS=600 for longer)
@@ -36,6 +36,7 @@ gpu-test:
 kernels: tools
 	@{ command -v g++ && python3 -c 'import ensurepip, venv'; } >/dev/null 2>&1 || \
 		{ $(SUDO) apt-get update && $(SUDO) apt-get install -y --no-install-recommends g++ python3-venv; }
+	kernels/host/test.sh
 	kernels/check.sh
 
 # Every op through advance and reset; one allocation, lock or system call there ends the test program.

@@ -17,6 +17,8 @@
 #pragma once
 #include <cuda_bf16.h>
 
+#include "device.cuh"
+
 #define LOG2E 1.44269504088896340736f
 #define TURN 0.15915493667125701904f
 #define TURN_REST 6.4206383e-9f
@@ -44,12 +46,6 @@ __device__ static float number(float x) { return x; }
 __device__ static float number(bf16 x) { return __bfloat162float(x); }
 __device__ static void set(float *to, float x) { *to = x; }
 __device__ static void set(bf16 *to, float x) { *to = __float2bfloat16(x); }
-
-__device__ static float exp2_of(float x) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
 
 __device__ static float flush(float x) { return fabsf(x) < 7.8886091e-31f ? 0.0f : x; }
 
@@ -97,11 +93,6 @@ template <bool COMPLEX> __device__ static Exponent exponent(Pair a) {
     return {a.re * LOG2E, turns, fmaf(a.im, TURN, -turns) + a.im * TURN_REST};
 }
 
-// Four bytes: one float, or two bf16 at an even place.
-__device__ static void copy_ahead(void *to, const void *from) {
-    unsigned at = (unsigned)__cvta_generic_to_shared(to);
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(at), "l"(from));
-}
 __device__ static void four(float (&to)[4], const float *from) {
     float4 v = *(const float4 *)from;
     to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
@@ -111,12 +102,6 @@ __device__ static void four(float (&to)[4], const bf16 *from) {
     to[0] = __uint_as_float(v.x << 16), to[1] = __uint_as_float(v.x & 0xffff0000u);
     to[2] = __uint_as_float(v.y << 16), to[3] = __uint_as_float(v.y & 0xffff0000u);
 }
-// Asks for the line of memory that this lies in.
-__device__ static void ask_for(const void *line) { asm volatile("prefetch.global.L1 [%0];" ::"l"(line)); }
-__device__ static void copies_sent() { asm volatile("cp.async.commit_group;"); }
-// All but the latest group are there.
-__device__ static void copies_there() { asm volatile("cp.async.wait_group 1;" ::: "memory"); }
-
 // Walks the rows of a segment, K states a lane and CC channels a lane apart by 32/lanes.
 //
 // ENDS: from h = 0; writes the last state, and the sum of Δ (complex: and its rounding).
@@ -287,7 +272,7 @@ template <typename In, bool COMPLEX, bool SELECTIVE, int K, int CC, Pass PASS> s
 
     __device__ void run(const In *all, const In *grad, const float *params, const float *starts, float *ends, float *sums, In *y,
                         float *states, long y_stride, long states_stride, long grad_stride, int lanes_) {
-        extern __shared__ float4 shared[];
+        DYNAMIC_SHARED;
         int g = blockIdx.y + (PASS == BACK ? 1 : 0);
         long s = blockIdx.z, place = s * z.segs + g;
         from = g * z.seg;

@@ -45,7 +45,7 @@ __device__ static void back(const In *all, const float *params, const float *h0,
                             const float *starts, In *grows, float *mix, float *gparams, float *gh0, Sizes z, long states_stride,
                             long grad_stride) {
     const int CHUNK = SELECTIVE ? SELECTIVE_CHUNK : INVARIANT_CHUNK, NUMBERS = COMPLEX ? 2 : 1;
-    extern __shared__ float4 shared[];
+    DYNAMIC_SHARED;
     int threads = blockDim.x, tid = threadIdx.x, c = blockIdx.x * threads + tid, g = blockIdx.y, lane = tid % 32, warp = tid / 32;
     int from = g * z.seg, to = min(z.t, from + z.seg), first = from / CHUNK, warps = threads / 32;
     long s = blockIdx.z, params_len = (SELECTIVE ? 1 : 3) * z.state + z.d, place = s * z.segs + g;

@@ -1,0 +1,557 @@
+// The kernels, run on the host (cuda.h), against what they are defined to compute, in f64. No GPU, no CUDA.
+//
+// Forward passes are held against plain loops; backward passes of linear moves by ⟨g, A·x⟩ = ⟨Aᵀ·g, x⟩, of all else against
+// gradients of the plain loops, or against differences of them. What a kernel must write is NaN before it runs.
+#include "cuda.h"
+
+namespace elementwise {
+#include "../elementwise.cu"
+}
+#undef EACH
+namespace history {
+#include "../history.cu"
+}
+#undef EACH
+namespace norm {
+#include "../norm.cu"
+}
+namespace sums {
+#include "../sums.cu"
+}
+namespace optimiser {
+#include "../adamw.cu"
+}
+namespace tables {
+#include "../discretise.cu"
+}
+#include "../scan_forward.cu"
+#include "../scan_backward.cu"
+
+#include <complex>
+#include <random>
+#include <string>
+
+typedef std::vector<float> Floats;
+typedef std::vector<double> Doubles;
+typedef std::complex<double> Complex;
+
+static std::mt19937 draws(7);
+static int checks = 0, failures = 0;
+
+static Floats noise(size_t n, float low = -1.0f, float high = 1.0f) {
+    std::uniform_real_distribution<float> uniform(low, high);
+    Floats x(n);
+    for (float &v : x) v = uniform(draws);
+    return x;
+}
+static Floats unwritten(size_t n) { return Floats(n, NAN); }
+static int bits(float x) { int y; memcpy(&y, &x, 4); return y; }
+
+// max |a − b| / max |b|.
+template <typename A, typename B> static void close(const std::string &what, const A &a, const B &b, double bound) {
+    double most = 1e-9, off = 0.0;
+    bool whole = a.size() == b.size();
+    for (size_t i = 0; whole && i < a.size(); i++) {
+        if (!std::isfinite(a[i])) whole = false;
+        most = std::max(most, std::abs((double)b[i])), off = std::max(off, std::abs((double)a[i] - (double)b[i]));
+    }
+    checks++;
+    if (!whole || off > bound * most) {
+        failures++;
+        printf("FAILED %s: off by %g of %g%s\n", what.c_str(), off, most, whole ? "" : ", or not written whole");
+    }
+}
+
+// Gradients g·∂f/∂x of a plain function by differences.
+static Doubles slope(const Floats &x, const Floats &g, const std::function<Doubles(const Doubles &)> &f) {
+    Doubles at(x.begin(), x.end()), found(x.size());
+    for (size_t i = 0; i < x.size(); i++) {
+        double step = 1e-5, sum = 0.0;
+        at[i] = x[i] + step;
+        Doubles above = f(at);
+        at[i] = x[i] - step;
+        Doubles below = f(at);
+        at[i] = x[i];
+        for (size_t k = 0; k < g.size(); k++) sum += g[k] * (above[k] - below[k]);
+        found[i] = sum / (2 * step);
+    }
+    return found;
+}
+
+// Rows of `width` that lie `apart`, from contiguous ones; NaN between.
+static Floats spread(const Floats &x, int width, int apart) {
+    Floats out = unwritten(x.size() / width * apart);
+    for (size_t i = 0; i < x.size(); i++) out[i / width * apart + i % width] = x[i];
+    return out;
+}
+
+static double act(int code, double x) {
+    switch (code) {
+    case 1: return x / (1 + exp(-x));
+    case 2: return 0.5 * x * (1 + erf(x / sqrt(2.0)));
+    case 3: return std::max(x, 0.0);
+    case 4: return 1 / (1 + exp(-x));
+    case 5: return tanh(x);
+    case 6: return x > 20 ? x : log1p(exp(x));
+    default: return x;
+    }
+}
+
+static void test_elementwise() {
+    using namespace elementwise;
+    for (int width : {1, 3, 70}) {
+        int rows = 5, n = rows * width, apart = width + 7, few = 2;
+        Floats x = noise(n, -3, 3), z = noise(n, -3, 3), g = noise(n), xs = spread(x, width, apart), zs = spread(z, width, apart + 1);
+        Floats gs = spread(g, width, apart + 2), y = unwritten(n), gx = unwritten(n), gz = unwritten(n);
+        std::string name = " of width " + std::to_string(width);
+        for (int code = 0; code < 7; code++) {
+            std::string which = " " + std::to_string(code) + name;
+            auto plain = [&](const Doubles &x) { Doubles y(n); for (int i = 0; i < n; i++) y[i] = act(code, x[i]); return y; };
+            host::launch({2, 1, 1}, {32, 1, 1}, [&] { activate_forward(&xs[0], &y[0], n, width, apart, code); });
+            close("activate" + which, y, plain(Doubles(x.begin(), x.end())), 1e-6);
+            host::launch({2, 1, 1}, {32, 1, 1}, [&] { activate_backward(&xs[0], &gs[0], &gx[0], n, width, apart, apart + 2, code); });
+            close("activate back" + which, gx, slope(x, g, plain), 1e-5);
+            auto gate = [&](const Doubles &x, const Doubles &z) { Doubles y(n); for (int i = 0; i < n; i++) y[i] = x[i] * act(code, z[i]); return y; };
+            Doubles dx(x.begin(), x.end()), dz(z.begin(), z.end());
+            host::launch({1, 1, 1}, {32, 1, 1}, [&] { gate_forward(&xs[0], &zs[0], &y[0], n, width, apart, apart + 1, code); });
+            close("gate" + which, y, gate(dx, dz), 1e-6);
+            host::launch({1, 1, 1}, {32, 1, 1}, [&] { gate_backward(&xs[0], &zs[0], &gs[0], &gx[0], &gz[0], n, width, apart, apart + 1, apart + 2, code); });
+            close("gate back" + which, gx, slope(x, g, [&](const Doubles &x) { return gate(x, dz); }), 1e-5);
+            close("gate back, its act" + which, gz, slope(z, g, [&](const Doubles &z) { return gate(dx, z); }), 1e-5);
+        }
+        Floats pair = noise(2 * n, -2, 2), pairs = spread(pair, 2 * width, 2 * width + 3), gpair = unwritten(2 * n);
+        auto glu = [&](const Doubles &p) { Doubles y(n); for (int i = 0; i < n; i++) { int at = i / width * 2 * width + i % width; y[i] = p[at] * act(4, p[at + width]); } return y; };
+        host::launch({1, 1, 1}, {32, 1, 1}, [&] { glu_forward(&pairs[0], &y[0], n, width, 2 * width + 3, 0); });
+        close("glu" + name, y, glu(Doubles(pair.begin(), pair.end())), 1e-6);
+        host::launch({1, 1, 1}, {32, 1, 1}, [&] { glu_backward(&pairs[0], &gs[0], &gpair[0], n, width, 2 * width + 3, apart + 2, 0); });
+        close("glu back" + name, gpair, slope(pair, g, glu), 1e-5);
+        auto film = [&](const Doubles &x, const Doubles &p) { Doubles y(n); for (int i = 0; i < n; i++) { int at = i / width * 2 * width + i % width; y[i] = x[i] * (1 + p[at]) + p[at + width]; } return y; };
+        Doubles dx(x.begin(), x.end()), dp(pair.begin(), pair.end());
+        host::launch({1, 1, 1}, {32, 1, 1}, [&] { film_forward(&xs[0], &pairs[0], &y[0], n, width, apart, 2 * width + 3, 0); });
+        close("film" + name, y, film(dx, dp), 1e-6);
+        host::launch({1, 1, 1}, {32, 1, 1}, [&] { film_backward(&xs[0], &pairs[0], &gs[0], &gx[0], &gpair[0], n, width, apart, 2 * width + 3, apart + 2, 0); });
+        close("film back" + name, gx, slope(x, g, [&](const Doubles &x) { return film(x, dp); }), 1e-5);
+        close("film back, its halves" + name, gpair, slope(pair, g, [&](const Doubles &p) { return film(dx, p); }), 1e-5);
+        Floats whole = unwritten(rows * (width + few));
+        Floats other = noise(rows * few);
+        host::launch({1, 1, 1}, {32, 1, 1}, [&] { place_columns(&xs[0], &whole[0], n, width, apart, width + few); });
+        host::launch({1, 1, 1}, {32, 1, 1}, [&] { place_columns(&other[0], &whole[width], rows * few, few, few, width + few); });
+        Doubles joined;
+        for (int r = 0; r < rows; r++) {
+            for (int c = 0; c < width; c++) joined.push_back(x[r * width + c]);
+            for (int c = 0; c < few; c++) joined.push_back(other[r * few + c]);
+        }
+        close("columns side by side" + name, whole, joined, 0);
+    }
+}
+
+static double dot(const Floats &a, const Floats &b) {
+    double sum = 0;
+    for (size_t i = 0; i < a.size(); i++) sum += (double)a[i] * b[i];
+    return sum;
+}
+
+// A linear move of (before, x) and its transpose.
+static void check_moves(const std::string &name, const Floats &before, const Floats &x, const Floats &y, const Doubles &plain, const Floats &g, const Floats &gh, const Floats &gx) {
+    close(name, y, plain, 1e-6);
+    close(name + " back", Doubles{dot(gh, before) + dot(gx, x)}, Doubles{dot(g, y)}, 1e-5);
+    for (float v : gh) checks++, failures += !std::isfinite(v);
+    for (float v : gx) checks++, failures += !std::isfinite(v);
+}
+
+static void test_history() {
+    using namespace history;
+    int s = 2;
+    for (int d : {1, 5, 33})
+        for (int taps : {1, 4, 6})
+            for (int t : {1, 3, 40}) {
+                int h = taps - 1, n = s * t * d, apart = d + 3, shares = 3;
+                std::string name = "conv " + std::to_string(d) + "×" + std::to_string(taps) + ", " + std::to_string(t) + " rows";
+                Floats before = noise(s * h * d + 1), x = noise(n), xs = spread(x, d, apart), w = noise(d * taps), b = noise(d), g = noise(n);
+                before.resize(s * h * d);
+                auto ext = [&](int i, int e, int c) { return e < h ? before[(i * h + e) * d + c] : x[(i * t + e - h) * d + c]; };
+                Doubles plain(n), gw(taps * d), gb(d);
+                for (int i = 0; i < s; i++)
+                    for (int k = 0; k < t; k++)
+                        for (int c = 0; c < d; c++)
+                            for (int j = 0; j < taps; j++) {
+                                int at = (i * t + k) * d + c;
+                                plain[at] += w[c * taps + j] * (double)ext(i, k + j, c);
+                                gw[c * taps + j] += g[at] * (double)ext(i, k + j, c);
+                                if (j == 0) gb[c] += g[at];
+                            }
+                Floats y = unwritten(n), gh = unwritten(s * h * d), gx = unwritten(n), part = unwritten(s * shares * (taps + 1) * d);
+                const float *history = before.data();
+                host::launch({2, 1, 1}, {32, 1, 1}, [&] { conv_forward(history, &xs[0], &w[0], &b[0], &y[0], n, t, taps, d, apart, 0); });
+                host::launch({2, 1, 1}, {32, 1, 1}, [&] { conv_backward(&w[0], &g[0], gh.data(), &gx[0], s * (h + t) * d, t, taps, d); });
+                check_moves(name, before, x, y, plain, g, gh, gx);
+                host::launch({2, 1, 1}, {32, 1, 1}, [&] { conv_forward(history, &xs[0], &w[0], &b[0], &y[0], n, t, taps, d, apart, 1); });
+                for (int i = 0; i < n; i++) plain[i] += b[i % d];
+                close(name + " with a bias", y, plain, 1e-6);
+                host::launch({(unsigned)(d + 31) / 32, (unsigned)s, (unsigned)shares}, {32, 1, 1}, [&] { conv_weights(history, &xs[0], &g[0], &part[0], t, taps, d, apart, shares); });
+                Doubles sum((taps + 1) * d), expected = gw;
+                expected.insert(expected.end(), gb.begin(), gb.end());
+                for (size_t i = 0; i < part.size(); i++) sum[i % sum.size()] += part[i];
+                close(name + ", its weights", sum, expected, 1e-5);
+            }
+    for (int w : {1, 3})
+        for (int period : {1, 2, 5})
+            for (int window : {1, 3, 7})
+                for (int t : {1, 4, 23}) {
+                    int h = window - 1, phase = t % period, start = period - phase - 1, rows = (t + phase) / period, apart = w + 2;
+                    if (rows == 0) continue;
+                    std::string name = "frame " + std::to_string(window) + " every " + std::to_string(period) + " of " + std::to_string(t);
+                    Floats before = noise(s * h * w), x = noise(s * t * w), xs = spread(x, w, apart), g = noise(s * rows * window * w);
+                    Doubles plain;
+                    for (int i = 0; i < s; i++)
+                        for (int r = 0; r < rows; r++)
+                            for (int k = 0; k < window; k++)
+                                for (int c = 0; c < w; c++) {
+                                    int e = start + r * period + k;
+                                    plain.push_back(e < h ? before[(i * h + e) * w + c] : x[(i * t + e - h) * w + c]);
+                                }
+                    Floats y = unwritten(plain.size()), gh = unwritten(before.size()), gx = unwritten(x.size());
+                    host::launch({2, 1, 1}, {32, 1, 1}, [&] { frame_forward(before.data(), &xs[0], &y[0], y.size(), h, t, w, start, period, window, rows, apart); });
+                    host::launch({2, 1, 1}, {32, 1, 1}, [&] { frame_backward(&g[0], gh.data(), &gx[0], s * (h + t) * w, h, t, w, start, period, window, rows); });
+                    check_moves(name, before, x, y, plain, g, gh, gx);
+                }
+    for (int w : {1, 3})
+        for (int period : {1, 4})
+            for (int overlap : {1, 3})
+                for (int shift : {1, 2})
+                    for (int first : {0, 2})
+                        for (int t : {0, 1, 6}) {
+                            int h = shift + overlap - 1, wide = w * period * overlap, apart = wide + 1, rows = (t + 1) * period - first % period;
+                            // Fine rows reach no further than the coarse rows that are there.
+                            while (rows > 0 && (first % period + rows - 1) / period + overlap > h + t) rows--;
+                            if (rows <= 0) continue;
+                            int from = first % period;
+                            std::string name = "overlap " + std::to_string(overlap) + " by " + std::to_string(period) + " of " + std::to_string(t);
+                            Floats before = noise(s * h * wide), x = noise(s * t * wide), xs = spread(x, wide, apart), g = noise(s * rows * w);
+                            xs.push_back(0.0f);
+                            Doubles plain;
+                            for (int i = 0; i < s; i++)
+                                for (int r = 0; r < rows; r++)
+                                    for (int c = 0; c < w; c++) {
+                                        int n = from + r;
+                                        double sum = 0;
+                                        for (int k = 0; k < overlap; k++) {
+                                            int e = n / period + overlap - 1 - k, column = (n % period + k * period) * w + c;
+                                            sum += e < h ? before[(i * h + e) * wide + column] : x[(i * t + e - h) * wide + column];
+                                        }
+                                        plain.push_back(sum);
+                                    }
+                            Floats y = unwritten(plain.size()), gh = unwritten(before.size()), gx = unwritten(x.size());
+                            host::launch({2, 1, 1}, {32, 1, 1}, [&] { overlap_forward(&before[0], &xs[0], &y[0], y.size(), h, t, w, from, period, overlap, rows, apart); });
+                            host::launch({2, 1, 1}, {32, 1, 1}, [&] { overlap_backward(&g[0], &gh[0], gx.data(), s * (h + t) * wide, h, t, w, from, period, overlap, rows); });
+                            check_moves(name, before, x, y, plain, g, gh, gx);
+                        }
+}
+
+static void test_norm_and_sums() {
+    for (int d : {1, 31, 70})
+        for (int centred : {0, 1}) {
+            int rows = 11;
+            float eps = 1e-3f;
+            std::string name = std::string(centred ? "layer" : "rms") + " norm of " + std::to_string(d);
+            Floats x = noise(rows * d), w = noise(d), b = noise(d), g = noise(rows * d), y = unwritten(rows * d);
+            auto plain = [&](const Doubles &x, const Doubles &w) {
+                Doubles y(rows * d);
+                for (int r = 0; r < rows; r++) {
+                    double mean = 0, square = 0;
+                    for (int c = 0; c < d && centred; c++) mean += x[r * d + c] / d;
+                    for (int c = 0; c < d; c++) square += (x[r * d + c] - mean) * (x[r * d + c] - mean) / d;
+                    for (int c = 0; c < d; c++) y[r * d + c] = (x[r * d + c] - mean) / sqrt(square + eps) * w[c] + (centred ? b[c] : 0);
+                }
+                return y;
+            };
+            Doubles dx(x.begin(), x.end()), dw(w.begin(), w.end());
+            host::launch({2, 1, 1}, {32, 8, 1}, [&] { norm::norm_forward(&x[0], &w[0], &b[0], &y[0], rows, d, bits(eps), centred, centred); });
+            close(name, y, plain(dx, dw), 1e-5);
+            Floats gx = unwritten(rows * d), stats = unwritten(2 * rows), part = unwritten(3 * 2 * d);
+            host::launch({2, 1, 1}, {32, 8, 1}, [&] { norm::norm_backward(&x[0], &w[0], &g[0], &gx[0], &stats[0], rows, d, bits(eps), centred); });
+            if (d > 1 || !centred) close(name + " back", gx, slope(x, g, [&](const Doubles &x) { return plain(x, dw); }), 1e-4);
+            host::launch({(unsigned)(d + 63) / 64, 3, 1}, {64, 1, 1}, [&] { norm::norm_weights(&x[0], &g[0], &stats[0], &part[0], rows, d); });
+            Doubles sum(2 * d), expected = slope(w, g, [&](const Doubles &w) { return plain(dx, w); });
+            for (size_t i = 0; i < part.size(); i++) sum[i % (2 * d)] += part[i];
+            for (int c = 0; c < d; c++) {
+                double all = 0;
+                for (int r = 0; r < rows; r++) all += g[r * d + c];
+                expected.push_back(all);
+            }
+            close(name + ", its weights", sum, expected, 1e-4);
+        }
+    for (int width : {1, 40})
+        for (int rows : {1, 9, 300})
+            for (unsigned shares : {1u, 4u}) {
+                Floats x = noise(rows * width), y = unwritten(shares * width), b = noise(width), added = unwritten(rows * width);
+                host::launch({(unsigned)(width + 31) / 32, shares, 1}, {32, 8, 1}, [&] { sums::sum_rows(&x[0], &y[0], rows, width); });
+                Doubles sum(width), expected(width), plain;
+                for (size_t i = 0; i < y.size(); i++) sum[i % width] += y[i];
+                for (size_t i = 0; i < x.size(); i++) expected[i % width] += x[i], plain.push_back(x[i] + b[i % width]);
+                close("sum of rows", sum, expected, 1e-5);
+                host::launch({2, 1, 1}, {32, 1, 1}, [&] { sums::add_row(&x[0], &b[0], &added[0], rows * width, width); });
+                close("a row added", added, plain, 1e-6);
+            }
+}
+
+static void test_adamw() {
+    int n = 1000, parts = 8;
+    Floats g = noise(n), w = noise(n), m = noise(n), v = noise(n, 0, 1), ema = noise(n), rates = noise(n, 0, 1), decays(n);
+    for (int i = 0; i < n; i++) decays[i] = i % 2;
+    for (float size : {0.01f, 100.0f, NAN}) {
+        Floats sum = g, part = unwritten(parts), w1 = unwritten(n), m1 = w1, v1 = w1, e1 = w1, norm = unwritten(1);
+        for (float &x : sum) x *= size;
+        float share = 0.25f, clip = 1.0f, b1 = 0.9f, b2 = 0.99f, eps = 1e-6f, decay = 0.1f, rate = 0.01f, bias1 = 0.19f, bias2 = 0.14f, keep = 0.9f;
+        host::launch({(unsigned)parts, 1, 1}, {64, 1, 1}, [&] { optimiser::square_sums(&sum[0], &part[0], n); });
+        host::launch({3, 1, 1}, {64, 1, 1}, [&] {
+            optimiser::adamw(&sum[0], &part[0], &w[0], &m[0], &v[0], &ema[0], &rates[0], &decays[0], &w1[0], &m1[0], &v1[0], &e1[0], &norm[0], n, parts,
+                             bits(share), bits(clip), bits(b1), bits(b2), bits(eps), bits(decay), bits(rate), bits(bias1), bits(bias2), bits(keep));
+        });
+        double square = 0;
+        for (float x : sum) square += (double)x * x * share * share;
+        double length = sqrt(square), scale = share * (length > clip ? clip / length : 1);
+        Doubles dw(n), dm(n), dv(n), de(n);
+        for (int i = 0; i < n; i++) {
+            double x = sum[i] * scale, own = rate * rates[i];
+            dm[i] = b1 * m[i] + (1 - b1) * x, dv[i] = b2 * v[i] + (1 - b2) * x * x;
+            dw[i] = w[i] * (1 - own * decay * decays[i]) - own / bias1 * dm[i] / (sqrt(dv[i]) / bias2 + eps);
+            de[i] = keep * ema[i] + (1 - keep) * dw[i];
+            if (!std::isfinite(size)) dw[i] = w[i], dm[i] = m[i], dv[i] = v[i], de[i] = ema[i];
+        }
+        std::string name = "AdamW, gradient of size " + std::to_string(size);
+        close(name + ", w", w1, dw, 1e-5), close(name + ", m", m1, dm, 1e-5), close(name + ", v", v1, dv, 1e-5), close(name + ", average", e1, de, 1e-5);
+        if (std::isfinite(size)) close(name + ", norm", norm, Doubles{length}, 1e-5);
+    }
+}
+
+// Ā, B̄, C (rule 1, 2) or A (rule 0) of plain parameters: [3 or 1][R][d].
+static Doubles plain_tables(const Doubles &a_log, const Doubles &a_imag, const Doubles &log_dt, const Doubles &c, int d, int n, bool complex, int rule) {
+    int len = d * n * (complex ? 2 : 1);
+    Doubles out((rule ? 3 : 1) * len);
+    for (int ch = 0; ch < d; ch++)
+        for (int k = 0; k < n; k++) {
+            int i = ch * n + k;
+            Complex a(-exp(a_log[i]), complex ? a_imag[i] : 0.0), table[3] = {a};
+            if (rule) {
+                double dt = exp(log_dt[ch]);
+                table[0] = rule == 1 ? std::exp(dt * a) : (1.0 + dt * a / 2.0) / (1.0 - dt * a / 2.0);
+                table[1] = rule == 1 ? (table[0] - 1.0) / a : dt / (1.0 - dt * a / 2.0);
+                table[2] = complex ? Complex(c[2 * i], c[2 * i + 1]) : Complex(c[i]);
+            }
+            for (int t = 0; t < (rule ? 3 : 1); t++) {
+                out[t * len + k * d + ch] = table[t].real();
+                if (complex) out[t * len + (n + k) * d + ch] = table[t].imag();
+            }
+        }
+    return out;
+}
+
+static void test_tables() {
+    for (int complex : {0, 1})
+        for (int rule : {0, 1, 2})
+            for (int d : {1, 37}) {
+                int n = 3, poles = d * n, numbers = poles * (complex ? 2 : 1), all = (rule ? 3 : 1) * numbers;
+                std::string name = "tables of rule " + std::to_string(rule) + (complex ? ", complex" : ", real");
+                Floats a_log = noise(poles), a_imag = noise(poles, 1, 9), log_dt = noise(d, -4, -1), c = noise(numbers), g = noise(all);
+                Floats out = unwritten(all), ga = unwritten(poles), gi = unwritten(complex ? poles : 0), gdt = unwritten(rule ? d : 0), gc = unwritten(rule ? numbers : 0);
+                Index grid = {(unsigned)(d + 31) / 32, 1, 1};
+                host::launch(grid, {32, 1, 1}, [&] { tables::discretise_forward(&a_log[0], &a_imag[0], &log_dt[0], &c[0], &out[0], d, n, complex, rule); });
+                Doubles wide[4] = {{a_log.begin(), a_log.end()}, {a_imag.begin(), a_imag.end()}, {log_dt.begin(), log_dt.end()}, {c.begin(), c.end()}};
+                auto plain = [&](int which, const Doubles &x) {
+                    const Doubles *of[4] = {&wide[0], &wide[1], &wide[2], &wide[3]};
+                    of[which] = &x;
+                    return plain_tables(*of[0], *of[1], *of[2], *of[3], d, n, complex, rule);
+                };
+                close(name, out, plain(0, wide[0]), 1e-6);
+                host::launch(grid, {32, 1, 1}, [&] { tables::discretise_backward(&a_log[0], &a_imag[0], &log_dt[0], &g[0], &ga[0], gi.data(), gdt.data(), gc.data(), d, n, complex, rule); });
+                close(name + ", A", ga, slope(a_log, g, [&](const Doubles &x) { return plain(0, x); }), 1e-5);
+                if (complex) close(name + ", its angle", gi, slope(a_imag, g, [&](const Doubles &x) { return plain(1, x); }), 1e-5);
+                if (rule) close(name + ", Δ", gdt, slope(log_dt, g, [&](const Doubles &x) { return plain(2, x); }), 1e-5);
+                if (rule) close(name + ", C", gc, slope(c, g, [&](const Doubles &x) { return plain(3, x); }), 1e-5);
+            }
+}
+
+// The recurrence and its gradients in f64, as on the page of src/exec/candle/scan/mod.rs.
+struct Recurrence {
+    int s, t, d, n;
+    bool complex, selective;
+    int r() const { return complex ? 2 * n : n; }
+    int width() const { return selective ? 2 * (d + r()) : d; }
+    int params() const { return ((selective ? 1 : 3) * r() + 1) * d; }
+
+    void run(const Floats &rows, const Floats &p, const Floats &h0, const Floats &gy, const Floats &gh, Doubles &y, Doubles &h, Doubles &states, int chunk, Doubles &grows, Doubles &gp, Doubles &gh0) const {
+        int R = r(), W = width();
+        y.assign(s * t * d, 0), h.assign(s * R * d, 0), grows.assign(s * t * W, 0), gp.assign(params(), 0), gh0.assign(s * R * d, 0);
+        int kept = 1 + (t - 1) / chunk;
+        states.assign(s * kept * R * d, 0);
+        double two = complex ? 2 : 1;
+        auto pair = [&](const float *x, int re, int im) { return Complex(x[re], complex ? x[im] : 0.0f); };
+        for (int i = 0; i < s; i++)
+            for (int c = 0; c < d; c++) {
+                double skip = p[params() - d + c];
+                for (int k = 0; k < n; k++) {
+                    int re = k * d + c, im = (n + k) * d + c;
+                    std::vector<Complex> hs(t + 1), e(t), b(t), q(t);
+                    Complex a = pair(&p[0], re, im);
+                    hs[0] = pair(&h0[i * R * d], re, im);
+                    for (int j = 0; j < t; j++) {
+                        const float *row = &rows[(i * t + j) * W];
+                        double u = row[c], dt = selective ? row[d + c] : 1;
+                        if (selective) {
+                            const float *bs = row + 2 * d, *cs = bs + R;
+                            e[j] = std::exp(dt * a), b[j] = complex ? Complex(bs[2 * k], bs[2 * k + 1]) : Complex(bs[k]);
+                            q[j] = complex ? Complex(cs[2 * k], cs[2 * k + 1]) : Complex(cs[k]);
+                        } else {
+                            e[j] = a, b[j] = pair(&p[R * d], re, im), q[j] = pair(&p[2 * R * d], re, im);
+                        }
+                        hs[j + 1] = e[j] * hs[j] + b[j] * (selective ? dt * u : u);
+                        y[(i * t + j) * d + c] += two * (q[j] * hs[j + 1]).real() + (k == 0 ? skip * u : 0);
+                    }
+                    h[i * R * d + re] = hs[t].real();
+                    if (complex) h[i * R * d + im] = hs[t].imag();
+                    for (int at = 0; at < kept; at++) {
+                        Complex kept_h = at == 0 ? hs[t] : hs[at * chunk];
+                        states[(i * kept + at) * R * d + re] = kept_h.real();
+                        if (complex) states[(i * kept + at) * R * d + im] = kept_h.imag();
+                    }
+                    Complex g = pair(&gh[i * R * d], re, im);
+                    for (int j = t - 1; j >= 0; j--) {
+                        const float *row = &rows[(i * t + j) * W];
+                        double *grow = &grows[(i * t + j) * W], out = gy[(i * t + j) * d + c], u = row[c], dt = selective ? row[d + c] : 1, x = dt * u;
+                        Complex gc = two * out * std::conj(hs[j + 1]);
+                        g += two * out * std::conj(q[j]);
+                        Complex gb = g * x, ge = g * std::conj(hs[j]);
+                        double gx = (std::conj(g) * b[j]).real();
+                        if (k == 0) grow[c] += skip * out, gp[params() - d + c] += u * out;
+                        if (selective) {
+                            double *gbs = grow + 2 * d, *gcs = gbs + R;
+                            if (complex) gbs[2 * k] += gb.real(), gbs[2 * k + 1] += gb.imag(), gcs[2 * k] += gc.real(), gcs[2 * k + 1] += gc.imag();
+                            else gbs[k] += gb.real(), gcs[k] += gc.real();
+                            Complex by = ge * std::conj(e[j]);
+                            grow[c] += gx * dt, grow[d + c] += gx * u + (by * std::conj(a)).real();
+                            gp[re] += dt * by.real();
+                            if (complex) gp[im] += dt * by.imag();
+                        } else {
+                            grow[c] += gx;
+                            gp[re] += ge.real(), gp[R * d + re] += gb.real(), gp[2 * R * d + re] += gc.real();
+                            if (complex) gp[im] += ge.imag(), gp[R * d + im] += gb.imag(), gp[2 * R * d + im] += gc.imag();
+                        }
+                        g *= std::conj(e[j]);
+                    }
+                    gh0[i * R * d + re] = g.real();
+                    if (complex) gh0[i * R * d + im] = g.imag();
+                }
+            }
+    }
+};
+
+#define BY_VARIANT(CALL_REAL_SELECTIVE, CALL_COMPLEX_SELECTIVE, CALL_REAL, CALL_COMPLEX)                                       \
+    (z.selective ? (z.complex ? (void)(CALL_COMPLEX_SELECTIVE) : (void)(CALL_REAL_SELECTIVE)) : (z.complex ? (void)(CALL_COMPLEX) : (void)(CALL_REAL)))
+
+// As src/exec/candle/cuda/scan.rs launches them, with `seg` rows a segment.
+static void test_scan(Recurrence z, int seg) {
+    int R = z.r(), d = z.d, n = z.n, t = z.t, s = z.s, W = z.width(), chunk = z.selective ? 16 : 32, numbers = z.complex ? 2 : 1;
+    int segs = (t + seg - 1) / seg, kept = 1 + (t - 1) / chunk, state = R * d;
+    Floats rows = noise(s * t * W), p = noise(z.params()), h0 = noise(s * state), gy = noise(s * t * d), gh = noise(s * state);
+    for (int i = 0; i < s * t && z.selective; i++)
+        for (int c = 0; c < d; c++) rows[i * W + d + c] = 0.01f + 0.2f * fabsf(rows[i * W + d + c]);
+    for (int i = 0; i < state; i++)
+        p[i] = z.selective ? (i < n * d ? -0.1f - fabsf(p[i]) : 3 * p[i]) : 0.65f * p[i] + 0.03f;
+    Doubles y, h, states, grows, gp, gh0;
+    z.run(rows, p, h0, gy, gh, y, h, states, chunk, grows, gp, gh0);
+    char text[160];
+    snprintf(text, sizeof text, "scan %s %s, %d×%d, %d rows in segments of %d: ", z.complex ? "complex" : "real", z.selective ? "selective" : "invariant", d, n, t, seg);
+    std::string name = text;
+
+    auto walk = [&](int k, bool two) {
+        int lanes = 1;
+        while (lanes * k < n) lanes *= 2;
+        int of_warp = 32 / lanes * (two ? 2 : 1), warps = std::min((d + of_warp - 1) / of_warp, 4);
+        struct { int lanes; unsigned blocks, threads; } found = {lanes, (unsigned)((d + of_warp * warps - 1) / (of_warp * warps)), 32u * warps};
+        return found;
+    };
+    unsigned S = s;
+    Floats found_y = unwritten(s * t * d), found_states = unwritten(s * kept * state), ends = unwritten(s * segs * state), sums = unwritten(s * segs * numbers * d);
+    const float *starts = &h0[0];
+    Index carry = {(unsigned)(n * d + 127) / 128, S, 1};
+    int k = z.complex ? 8 : z.selective && n <= 4 ? 4 : 16;
+    auto w = walk(k, false);
+    if (segs > 1) {
+        host::launch({w.blocks, (unsigned)segs - 1, S}, {w.threads, 1, 1}, [&] {
+            const float *r = &rows[0], *q = &p[0];
+            float *e = &ends[0], *m = &sums[0];
+            if (z.selective && !z.complex && k == 4) scan_ends_real_selective_4(r, q, e, m, t, d, n, w.lanes, seg, segs);
+            else BY_VARIANT(scan_ends_real_selective_16(r, q, e, m, t, d, n, w.lanes, seg, segs), scan_ends_complex_selective_8(r, q, e, m, t, d, n, w.lanes, seg, segs),
+                            scan_ends_real_invariant_16(r, q, e, m, t, d, n, w.lanes, seg, segs), scan_ends_complex_invariant_8(r, q, e, m, t, d, n, w.lanes, seg, segs));
+        });
+        host::launch(carry, {128, 1, 1}, [&] {
+            BY_VARIANT(scan_carry_real_selective(&p[0], &h0[0], &sums[0], &ends[0], t, d, n, seg, segs, state, 0), scan_carry_complex_selective(&p[0], &h0[0], &sums[0], &ends[0], t, d, n, seg, segs, state, 0),
+                       scan_carry_real_invariant(&p[0], &h0[0], &sums[0], &ends[0], t, d, n, seg, segs, state, 0), scan_carry_complex_invariant(&p[0], &h0[0], &sums[0], &ends[0], t, d, n, seg, segs, state, 0));
+        });
+        starts = &ends[0];
+    }
+    bool two = z.selective && !z.complex && k == 16 && w.lanes == 1 && d % 64 == 0;
+    auto v = walk(k, two);
+    host::launch({v.blocks, (unsigned)segs, S}, {v.threads, 1, 1}, [&] {
+        const float *r = &rows[0], *q = &p[0];
+        float *o = &found_y[0], *m = &found_states[0];
+        int ys = t * d, ss = kept * state;
+        if (two) scan_rows_real_selective_16x2(r, q, starts, o, m, t, d, n, v.lanes, seg, segs, ys, ss);
+        else if (z.selective && !z.complex && k == 4) scan_rows_real_selective_4(r, q, starts, o, m, t, d, n, v.lanes, seg, segs, ys, ss);
+        else BY_VARIANT(scan_rows_real_selective_16(r, q, starts, o, m, t, d, n, v.lanes, seg, segs, ys, ss), scan_rows_complex_selective_8(r, q, starts, o, m, t, d, n, v.lanes, seg, segs, ys, ss),
+                        scan_rows_real_invariant_16(r, q, starts, o, m, t, d, n, v.lanes, seg, segs, ys, ss), scan_rows_complex_invariant_8(r, q, starts, o, m, t, d, n, v.lanes, seg, segs, ys, ss));
+    });
+    close(name + "y", found_y, y, 1e-5);
+    close(name + "states", found_states, states, 1e-5);
+
+    // Back from the states as they should be, so that errors do not hide each other.
+    found_states.assign(states.begin(), states.end());
+    int kb = z.complex ? 8 : z.selective ? (n <= 4 ? 4 : 8) : 16;
+    auto u = walk(kb, false);
+    Floats begins = unwritten(s * segs * state), back_sums = unwritten(s * segs * numbers * d);
+    if (segs > 1)
+        host::launch({u.blocks, (unsigned)segs - 1, S}, {u.threads, 1, 1}, [&] {
+            const float *r = &rows[0], *q = &p[0], *g = &gy[0];
+            float *e = &begins[0], *m = &back_sums[0];
+            if (z.selective && !z.complex && kb == 4) back_ends_real_selective_4(r, q, g, e, m, t, d, n, u.lanes, seg, segs, t * d);
+            else BY_VARIANT(back_ends_real_selective_8(r, q, g, e, m, t, d, n, u.lanes, seg, segs, t * d), back_ends_complex_selective_8(r, q, g, e, m, t, d, n, u.lanes, seg, segs, t * d),
+                            back_ends_real_invariant_16(r, q, g, e, m, t, d, n, u.lanes, seg, segs, t * d), back_ends_complex_invariant_8(r, q, g, e, m, t, d, n, u.lanes, seg, segs, t * d));
+        });
+    host::launch(carry, {128, 1, 1}, [&] {
+        BY_VARIANT(scan_carry_real_selective(&p[0], &gh[0], &back_sums[0], &begins[0], t, d, n, seg, segs, state, 1), scan_carry_complex_selective(&p[0], &gh[0], &back_sums[0], &begins[0], t, d, n, seg, segs, state, 1),
+                   scan_carry_real_invariant(&p[0], &gh[0], &back_sums[0], &begins[0], t, d, n, seg, segs, state, 1), scan_carry_complex_invariant(&p[0], &gh[0], &back_sums[0], &begins[0], t, d, n, seg, segs, state, 1));
+    });
+    auto room = [&](int threads) { return 4 * ((z.selective ? 2 : 4) * R * threads + (z.selective ? R * (2 * 20 + threads) : 0)); };
+    int threads = room(128) <= 48 << 10 ? 128 : room(64) <= 48 << 10 ? 64 : 32;
+    threads = std::min(threads, (d + 31) / 32 * 32);
+    int blocks = (d + threads - 1) / threads, count = z.selective ? s * t * 2 * R : 0;
+    Floats found_grows = unwritten(rows.size()), mix = unwritten(std::max(1, blocks * count)), found_gp = unwritten(s * segs * p.size()), found_gh0 = unwritten(h0.size());
+    host::launch({(unsigned)blocks, (unsigned)segs, S}, {(unsigned)threads, 1, 1}, [&] {
+        BY_VARIANT(back_rows_real_selective(&rows[0], &p[0], &h0[0], &found_states[0], &gy[0], &begins[0], &found_grows[0], &mix[0], &found_gp[0], &found_gh0[0], t, d, n, seg, segs, kept * state, t * d),
+                   back_rows_complex_selective(&rows[0], &p[0], &h0[0], &found_states[0], &gy[0], &begins[0], &found_grows[0], &mix[0], &found_gp[0], &found_gh0[0], t, d, n, seg, segs, kept * state, t * d),
+                   back_rows_real_invariant(&rows[0], &p[0], &h0[0], &found_states[0], &gy[0], &begins[0], &found_grows[0], &mix[0], &found_gp[0], &found_gh0[0], t, d, n, seg, segs, kept * state, t * d),
+                   back_rows_complex_invariant(&rows[0], &p[0], &h0[0], &found_states[0], &gy[0], &begins[0], &found_grows[0], &mix[0], &found_gp[0], &found_gh0[0], t, d, n, seg, segs, kept * state, t * d));
+    });
+    if (z.selective) host::launch({2, 1, 1}, {64, 1, 1}, [&] { scan_mix(&mix[0], &found_grows[0], count, d, R, blocks); });
+    Doubles sum(p.size());
+    for (size_t i = 0; i < found_gp.size(); i++) sum[i % p.size()] += found_gp[i];
+    close(name + "gradient of rows", found_grows, grows, 1e-5);
+    close(name + "gradient of parameters", sum, gp, 1e-5);
+    close(name + "gradient of the first state", found_gh0, gh0, 1e-5);
+}
+
+int main() {
+    test_elementwise();
+    test_history();
+    test_norm_and_sums();
+    test_adamw();
+    test_tables();
+    for (int complex : {0, 1})
+        for (int selective : {0, 1})
+            for (auto [d, n] : {std::pair<int, int>{1, 1}, {33, 3}, {70, 16}, {5, 20}, {64, 16}})
+                for (int t : {1, 31, 70})
+                    for (int seg : {32, 96}) test_scan({2, t, d, n, complex != 0, selective != 0}, seg);
+    printf("kernels on the host: %d checks, %d failed\n", checks, failures);
+    return failures != 0;
+}
