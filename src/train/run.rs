@@ -86,7 +86,7 @@ pub fn train(recipe: &Recipe, options: &mut RunOptions<'_>) -> Result<Option<Mod
         if stop && run.peers.world() == 1 {
             break;
         }
-        let event = run.step(stop)?;
+        let event = run.step(stop).map_err(|error| run.broken(error))?;
         if !run.leads() {
             continue;
         }
@@ -269,6 +269,17 @@ impl<'a> Run<'a> {
             run.tell(options, event)?;
         }
         Ok(run)
+    }
+
+    /// An error in the middle, with where the run can be taken up again.
+    fn broken(&self, error: Error) -> Error {
+        match error {
+            Error::Train(text) if self.files.checkpoint.exists() => {
+                let at = self.files.checkpoint.display();
+                Error::Train(format!("step {}: {text}; {at} is whole, --resume goes on", self.progress.step))
+            }
+            other => other,
+        }
     }
 
     /// Whether this process validates and writes.

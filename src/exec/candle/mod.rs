@@ -62,7 +62,30 @@ use crate::{Error, Result};
 
 /// Candle's error as the library's.
 pub(crate) fn train_error(error: candle_core::Error) -> Error {
-    Error::Train(error.to_string().lines().next().unwrap_or_default().to_string())
+    Error::Train(plain(error.to_string().lines().next().unwrap_or_default()))
+}
+
+/// The driver's codes that a user can do something about, and what.
+const DRIVER: [(&str, &str); 8] = [
+    ("CUDA_ERROR_NO_DEVICE", "no NVIDIA GPU was found"),
+    ("CUDA_ERROR_INVALID_DEVICE", "there is no GPU of this number"),
+    ("CUDA_ERROR_INSUFFICIENT_DRIVER", "the NVIDIA driver is too old for CUDA 13"),
+    ("CUDA_ERROR_SYSTEM_DRIVER_MISMATCH", "the NVIDIA driver and its libraries are of different versions"),
+    ("CUDA_ERROR_UNSUPPORTED_PTX_VERSION", "the NVIDIA driver is too old for these kernels"),
+    (
+        "CUDA_ERROR_OUT_OF_MEMORY",
+        "the GPU's memory is full: a smaller batch, or segments ([run] segment), need less",
+    ),
+    ("CUDA_ERROR_ECC_UNCORRECTABLE", "the GPU's memory has failed"),
+    ("CUDA_ERROR_LAUNCH_FAILED", "the GPU has failed"),
+];
+
+/// The driver's words as a user's.
+fn plain(text: &str) -> String {
+    match DRIVER.iter().find(|(code, _)| text.contains(code)) {
+        Some((code, words)) => format!("{words} ({code})"),
+        None => text.to_string(),
+    }
 }
 
 /// A device by its name: `cpu`, `cuda`, `cuda:1`.
@@ -78,10 +101,9 @@ pub fn device(name: &str) -> Result<Device> {
     if !cfg!(feature = "train-cuda") {
         return Err(Error::input("device", "a build with the feature train-cuda for a GPU", name));
     }
-    let opened = Device::new_cuda(ordinal);
-    opened.map_err(|e| {
-        Error::input(format!("device {name}"), "an NVIDIA GPU with its driver", train_error(e).to_string())
-    })
+    let found = |e: candle_core::Error| plain(e.to_string().lines().next().unwrap_or_default());
+    Device::new_cuda(ordinal)
+        .map_err(|e| Error::input(format!("device {name}"), "an NVIDIA GPU with its driver", found(e)))
 }
 
 /// The input rows of a call.

@@ -358,6 +358,18 @@ fn segments_give_the_gradients_of_the_whole() -> Result<()> {
 }
 
 #[test]
+fn the_drivers_codes_are_told_in_words() {
+    let full = "DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")";
+    let told = train_error(candle_core::Error::Msg(format!("{full}\n   0: a backtrace"))).to_string();
+    assert!(told.starts_with("training: the GPU's memory is full") && !told.contains('\n'), "{told}");
+    assert!(told.ends_with("(CUDA_ERROR_OUT_OF_MEMORY)"), "{told}");
+    assert_eq!(train_error(candle_core::Error::Msg("other".into())).to_string(), "training: other");
+    for name in ["cuda:x", "gpu", "cpu:1"] {
+        assert!(super::device(name).is_err(), "{name}");
+    }
+}
+
+#[test]
 fn agrees_with_the_scalar_reference() -> Result<()> {
     follows_the_reference("every op", &everything()?, 1e-6)?;
     built()?.iter().try_for_each(|case| follows_the_reference(&case.name, &case.plan, 1e-5))
