@@ -26,10 +26,13 @@ test: tools
 
 # With a CUDA toolkit and a GPU.
 gpu-test:
-	@if [ -e /dev/nvidiactl ]; then \
-		$(CARGO) test --release --features train-cuda --lib -- --ignored --nocapture gpu_; \
+	@count=$$(grep -rh 'needs an NVIDIA GPU: make gpu-test' src | wc -l); \
+	if [ ! -e /dev/nvidiactl ]; then \
+		echo "no GPU: $$count tests not run"; \
+	elif ! command -v $${NVCC:-nvcc} >/dev/null; then \
+		echo "no nvcc to build them with (set NVCC): $$count GPU tests not run"; \
 	else \
-		echo "no GPU: $$(grep -rh 'needs an NVIDIA GPU: make gpu-test' src | wc -l) tests not run"; \
+		$(CARGO) test --release --features train-cuda --lib -- --ignored --nocapture gpu_; \
 	fi
 
 # Needs no GPU: the compiler comes as wheels.

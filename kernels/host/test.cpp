@@ -21,6 +21,9 @@ namespace sums {
 namespace optimiser {
 #include "../adamw.cu"
 }
+namespace classes {
+#include "../cross_entropy.cu"
+}
 namespace tables {
 #include "../discretise.cu"
 }
@@ -325,6 +328,29 @@ static void test_adamw() {
     }
 }
 
+static void test_cross_entropy() {
+    for (int count : {1, 5, 100})
+        for (int rows : {1, 13}) {
+            Floats x = noise(rows * count, -6, 6), targets(rows), losses = unwritten(rows), grad = unwritten(rows * count), ones(rows, 0.125f);
+            for (int r = 0; r < rows; r++) targets[r] = r * 7 % count;
+            auto plain = [&](const Doubles &x) {
+                Doubles y(rows);
+                for (int r = 0; r < rows; r++) {
+                    double sum = 0;
+                    for (int c = 0; c < count; c++) sum += exp(x[r * count + c]);
+                    y[r] = log(sum) - x[r * count + (int)targets[r]];
+                }
+                return y;
+            };
+            host::launch({2, 1, 1}, {32, 8, 1}, [&] { classes::cross_entropy(&x[0], &targets[0], &losses[0], &grad[0], rows, count, bits(0.125f)); });
+            std::string name = "cross-entropy of " + std::to_string(count) + " classes";
+            if (count > 1) close(name, losses, plain(Doubles(x.begin(), x.end())), 1e-5), close(name + " back", grad, slope(x, ones, plain), 1e-5);
+            targets[0] = count;
+            host::launch({2, 1, 1}, {32, 8, 1}, [&] { classes::cross_entropy(&x[0], &targets[0], &losses[0], &grad[0], rows, count, bits(0.125f)); });
+            checks++, failures += !std::isnan(losses[0]);
+        }
+}
+
 // Ā, B̄, C (rule 1, 2) or A (rule 0) of plain parameters: [3 or 1][R][d].
 static Doubles plain_tables(const Doubles &a_log, const Doubles &a_imag, const Doubles &log_dt, const Doubles &c, int d, int n, bool complex, int rule) {
     int len = d * n * (complex ? 2 : 1);
@@ -546,6 +572,7 @@ int main() {
     test_history();
     test_norm_and_sums();
     test_adamw();
+    test_cross_entropy();
     test_tables();
     for (int complex : {0, 1})
         for (int selective : {0, 1})

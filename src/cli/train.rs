@@ -37,7 +37,7 @@ pub struct Args {
     /// Where the model learns: cpu, cuda, cuda:1
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: String,
-    /// Train on several GPUs of this machine, one process each: 0,1; under torchrun, Slurm or MPI leave it out
+    /// Train on several GPUs of this machine, one process each: 0,1; under torchrun, Slurm or Open MPI leave it out
     #[arg(long, value_name = "N,N", value_delimiter = ',', conflicts_with = "device")]
     devices: Vec<usize>,
     /// Threads; as many as there are processors without it

@@ -48,9 +48,10 @@ impl Ahead {
         for mut mixer in mixers {
             let (give, next) = (give.clone(), Arc::clone(&next));
             thread::spawn(move || {
+                let _last_words = LastWords(give.clone());
                 loop {
                     let n = next.fetch_add(1, Ordering::Relaxed);
-                    if give.send((n, mixer.example(share.index(n)))).is_err() {
+                    if give.send(Some((n, mixer.example(share.index(n))))).is_err() {
                         return;
                     }
                 }
@@ -67,11 +68,22 @@ impl Ahead {
     }
 }
 
+/// Says so when its thread panics: nobody else would make that example.
+struct LastWords(SyncSender<Option<(u64, Example)>>);
+
+impl Drop for LastWords {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let _ = self.0.send(None);
+        }
+    }
+}
+
 /// Puts numbered examples in order, `count` of them side by side, until nobody gives or takes.
-fn in_order(made: &Receiver<(u64, Example)>, pass: &SyncSender<Examples>, count: usize, len: usize) {
+fn in_order(made: &Receiver<Option<(u64, Example)>>, pass: &SyncSender<Examples>, count: usize, len: usize) {
     let (mut early, mut next) = (BTreeMap::new(), 0);
     let mut step = Examples::with_capacity(count, len);
-    for (n, example) in made {
+    while let Ok(Some((n, example))) = made.recv() {
         early.insert(n, example);
         while let Some(example) = early.remove(&next) {
             step.push(&example);
@@ -106,6 +118,23 @@ mod tests {
             assert!(ahead.take()? == expected, "step {step}");
         }
         Ok(())
+    }
+
+    #[test]
+    fn a_maker_that_panics_ends_the_run() {
+        let ((give, made), (pass, ready)) = (sync_channel(4), sync_channel(1));
+        let makes = give.clone();
+        let maker = thread::spawn(move || {
+            let _last_words = LastWords(makes);
+            panic!("an example that cannot be made");
+        });
+        assert!(maker.join().is_err());
+        // The other makers go on; what they make is not waited for.
+        let others = Example { noisy: vec![0.0], clean: vec![0.0], snr_db: None };
+        assert!(give.send(Some((1, others))).is_ok());
+        in_order(&made, &pass, 2, 1);
+        drop(pass);
+        assert!(Ahead { ready }.take().is_err());
     }
 
     #[test]

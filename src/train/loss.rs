@@ -36,6 +36,7 @@
 //! # Ok::<(), cascabel::Error>(())
 //! ```
 
+pub mod cross_entropy;
 #[cfg(feature = "train-cuda")]
 pub mod device;
 mod envelope;

@@ -79,7 +79,7 @@ pub struct Data {
 pub struct RunSpec {
     /// Examples a step.
     pub batch: usize,
-    /// Examples that share one graph on the CPU; the gradient's sum runs over these groups in order, whatever the threads.
+    /// Examples that share one graph on the CPU; the gradient's sum runs over halves of these groups, whatever the threads.
     /// On a GPU a step's examples share one.
     pub group: usize,
     /// Steps from one validation to the next.

@@ -147,11 +147,19 @@ struct Run<'a> {
     peers: Box<dyn Peers>,
     /// Whether a process wants to stop.
     stops: bool,
+    /// Whether there is a checkpoint of this run.
+    saved: bool,
 }
 
 impl<'a> Run<'a> {
     fn open(recipe: &'a Recipe, options: &mut RunOptions<'_>) -> Result<Self> {
         let plan = recipe.model.plan()?;
+        let world = options.place.as_ref().map_or(1, |place| place.world);
+        let at_once = if options.device.is_cpu() { recipe.run.group } else { 1 };
+        if !recipe.run.batch.is_multiple_of(world * at_once) {
+            let expected = format!("a multiple of {} for {world} processes", world * at_once);
+            return Err(Error::input("recipe [run] batch", expected, recipe.run.batch.to_string()));
+        }
         let rate = recipe
             .model
             .rate()
@@ -206,12 +214,7 @@ impl<'a> Run<'a> {
         progress.recipe = recipe.to_text();
         let model = CandleModel::on(&options.device, &plan, &weights, DType::F32)?;
         let latency = recipe.model.latency();
-        let world = options.place.as_ref().map_or(1, |place| place.world);
         let group = if options.device.is_cpu() { recipe.run.group } else { recipe.run.batch / world };
-        if !recipe.run.batch.is_multiple_of(world * group.max(1)) {
-            let expected = format!("a multiple of the {world} processes' groups of {group}");
-            return Err(Error::input("recipe [run] batch", expected, recipe.run.batch.to_string()));
-        }
         begin_in_phase(recipe, &plan, maker.segment_len())?;
         let mut begins = Begins::new(recipe.run.begin, recipe.seed, recipe.run.batch / group);
         begins.restore(&model, group, &heard)?;
@@ -254,6 +257,7 @@ impl<'a> Run<'a> {
             progress,
             peers,
             stops: false,
+            saved: resumed,
         };
         if !run.leads() {
             return Ok(run);
@@ -274,7 +278,7 @@ impl<'a> Run<'a> {
     /// An error in the middle, with where the run can be taken up again.
     fn broken(&self, error: Error) -> Error {
         match error {
-            Error::Train(text) if self.files.checkpoint.exists() => {
+            Error::Train(text) if self.saved => {
                 let at = self.files.checkpoint.display();
                 Error::Train(format!("step {}: {text}; {at} is whole, --resume goes on", self.progress.step))
             }
@@ -423,6 +427,7 @@ impl<'a> Run<'a> {
         let heard = self.begins.state(&self.plan)?;
         let (to, plan) = (&self.files.checkpoint, &self.plan);
         checkpoint::save(to, plan, &self.weights, &self.optimiser, &heard, &self.progress)?;
+        self.saved = true;
         self.tell(options, &Event::Saved { step: self.progress.step })
     }
 

@@ -58,6 +58,11 @@ fn kind(tokens: bool, x: &Tensor) -> CandleInput<'_> {
 impl Segments {
     /// As [`Tape::backward`](super::Tape::backward).
     pub fn backward(self, y: &Tensor, end: Option<&[Option<Tensor>]>) -> Result<Gradients> {
+        let rows = self.parts.iter().map(|(_, len, _)| len).sum::<usize>();
+        if y.dims().get(1) != Some(&rows) {
+            let expected = format!("{rows} rows, as the output has");
+            return Err(Error::input("gradient of the output", expected, format!("{:?}", y.dims())));
+        }
         let mut slots = end.map_or_else(|| vec![None; self.model.plan().states.len()], <[_]>::to_vec);
         let (mut params, mut inputs) = (vec![None; self.model.plan().params.len()], Vec::new());
         for (at, len, state) in self.parts.into_iter().rev() {
@@ -66,7 +71,11 @@ impl Segments {
                 self.model.record(&state, kind(self.tokens, &part(&self.input)?), self.dropout)?;
             let grads = tape.backward(&part(y)?, Some(&slots))?;
             slots = grads.slots;
-            inputs.extend(grads.input);
+            if !self.tokens {
+                // Samples on which nothing depends: the ends of frames that never came.
+                let none = || part(&self.input)?.zeros_like().map_err(train_error);
+                inputs.push(grads.input.map_or_else(none, Ok)?);
+            }
             for (sum, grad) in params.iter_mut().zip(grads.params) {
                 *sum = match (sum.take(), grad) {
                     (Some(sum), Some(grad)) => Some(Tensor::add(&sum, &grad).map_err(train_error)?),

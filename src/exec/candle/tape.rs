@@ -67,6 +67,10 @@ impl Tape {
             let expected = format!("{shape:?}, that of {}", of.name);
             return Err(Error::input("gradient of the output", expected, format!("{:?}", y.dims())));
         }
+        if let Some(end) = end.filter(|end| end.len() != plan.states.len()) {
+            let expected = format!("{} slots", plan.states.len());
+            return Err(Error::input("gradient of the final state", expected, end.len().to_string()));
+        }
         let mut back = Back {
             model: &model,
             tokens: tokens.as_ref(),

@@ -354,6 +354,32 @@ fn segments_give_the_gradients_of_the_whole() -> Result<()> {
         assert_eq!(missing(&whole), missing(&grads));
     }
     assert!(model.record_segments(&state, CandleInput::Samples(&x), None, 0).is_err());
+    let (y, _, tape) = model.record(&state, CandleInput::Samples(&x), None)?;
+    let short = y.narrow(1, 0, 3).map_err(train_error)?;
+    assert!(tape.backward(&short, None).is_err());
+    let (_, _, tape) = model.record(&state, CandleInput::Samples(&x), None)?;
+    assert!(tape.backward(&y, Some(&[])).is_err());
+    let (_, _, segments) = model.record_segments(&state, CandleInput::Samples(&x), None, 7)?;
+    assert!(segments.backward(&short, None).is_err());
+    Ok(())
+}
+
+#[test]
+fn samples_that_complete_no_frame_have_a_gradient_of_zeros() -> Result<()> {
+    let mut b = PlanBuilder::new();
+    let x = b.samples(1);
+    let frames = b.frame("frames", x, 8, 8)?;
+    let y = b.linear("l", frames, 8, true, Act::None)?;
+    let y = b.overlap("out", y, 8, 1)?;
+    let plan = b.build(y)?;
+    let model = CandleModel::new(&plan, &Weights::random(&plan, 1), DType::F64)?;
+    let (x, zero) = (samples(1, 29, 1, DType::F64)?, model.zero_state(1)?);
+    let (y, _, segments) = model.record_segments(&zero, CandleInput::Samples(&x), None, 8)?;
+    let parts = segments.backward(&y, None)?.input;
+    let (y, _, tape) = model.record(&zero, CandleInput::Samples(&x), None)?;
+    let whole = tape.backward(&y, None)?.input;
+    let (Some(parts), Some(whole)) = (parts, whole) else { return Err(crate::Error::Train("none".into())) };
+    assert_eq!(numbers(&parts)?, numbers(&whole)?);
     Ok(())
 }
 

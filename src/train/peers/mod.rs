@@ -2,8 +2,12 @@
 //!
 //! All hold the same weights and optimiser. A step's examples are cut evenly, in the order of ranks; each process takes the gradient
 //! summed over its own, [`Peers::sum`] adds them up, and each makes the same step from the sum. The process of rank 0 alone
-//! validates and writes. Sums run over halves of halves ([`halves`]), inside a process and among them, so that two, four or
-//! eight processes give the bits that one gives; other numbers of them only round otherwise.
+//! validates and writes. Sums run over halves of halves ([`halves`]), inside a process and among them, so that on the CPU two,
+//! four or eight processes give the bits that one gives; other numbers of them, and GPUs, whose process makes one graph of its
+//! share, only round otherwise.
+//!
+//! A checkpoint holds the streams' ends of rank 0's examples alone: after `--resume` those of other ranks begin at zeros where
+//! they would have been carried on, for one step.
 //!
 //! The usual launchers say who is who: see [`Place::from_launcher`].
 

@@ -1,19 +1,19 @@
 //! Peers over TCP: the process of rank 0 adds up and sends the sum back.
 //!
-//! For tests, for CPUs, and for a few GPUs: 4 MB of gradients take a few milliseconds on one machine. Each message is its count of
+//! For tests, for CPUs, and for a few GPUs of one machine. Each message is its count of
 //! numbers (u64) and the numbers (f32), little-endian. A connection begins with rank, world and a fingerprint of what is trained,
 //! so that processes of another run are refused.
 
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{IpAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use super::{Peers, Place, halves};
 use crate::{Error, Result};
 
-/// How long processes wait for each other at the start.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// How long one waits in a step: data may still be loading elsewhere, and rank 0 validates.
+/// How long processes wait for each other at the start: each has loaded all data before.
+const PATIENCE: Duration = Duration::from_secs(900);
+/// How long one waits in a step: rank 0 validates now and then.
 const SILENCE: Duration = Duration::from_secs(1800);
 
 /// See the module's page.
@@ -69,13 +69,17 @@ fn link(stream: &TcpStream) -> io::Result<()> {
 /// Waits for all other ranks.
 fn listen(place: &Place, own: Hello) -> Result<Vec<TcpStream>> {
     let failed = |e: io::Error| Error::Train(format!("rank 0 cannot listen at {}: {e}", at(place)));
-    let listener = TcpListener::bind((place.address.as_str(), place.port)).map_err(failed)?;
+    // MASTER_ADDR is where others find this machine; here its name may mean the loopback alone.
+    let local = place.address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    let address = if local { place.address.as_str() } else { "0.0.0.0" };
+    let listener = TcpListener::bind((address, place.port)).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     let mut links: Vec<Option<TcpStream>> = (1..place.world).map(|_| None).collect();
     let begun = Instant::now();
     while let Some(missing) = links.iter().position(Option::is_none) {
         if begun.elapsed() > PATIENCE {
-            let expected = format!("{} processes within {} s", place.world, PATIENCE.as_secs());
+            let (world, seconds) = (place.world, PATIENCE.as_secs());
+            let expected = format!("{world} processes, as the launcher's variables say, within {seconds} s");
             return Err(Error::input("training together", expected, format!("none of rank {}", missing + 1)));
         }
         let mut stream = match listener.accept() {
@@ -113,17 +117,30 @@ fn listen(place: &Place, own: Hello) -> Result<Vec<TcpStream>> {
 /// Calls rank 0 until it answers.
 fn call(place: &Place, own: Hello) -> Result<TcpStream> {
     let begun = Instant::now();
-    let failed = |e: io::Error| Error::Train(format!("rank {} cannot reach {}: {e}", place.rank, at(place)));
+    let failed = |e: io::Error| {
+        let there = at(place);
+        Error::Train(format!(
+            "rank {} cannot reach rank 0 at {there} (MASTER_ADDR, MASTER_PORT): {e}",
+            place.rank
+        ))
+    };
     let mut stream = loop {
         match TcpStream::connect((place.address.as_str(), place.port)) {
-            Ok(stream) => break stream,
+            // A call to a port of this machine on which nobody listens yet may come out at itself.
+            Ok(stream) if stream.local_addr().ok() != stream.peer_addr().ok() => break stream,
+            Ok(_) => std::thread::sleep(Duration::from_millis(50)),
             Err(e) if begun.elapsed() > PATIENCE => return Err(failed(e)),
             Err(_) => std::thread::sleep(Duration::from_millis(50)),
         }
     };
     link(&stream).map_err(failed)?;
     own.send(&mut stream).map_err(failed)?;
-    agree(own, Hello::receive(&mut stream).map_err(failed)?)?;
+    let other = Hello::receive(&mut stream).map_err(failed)?;
+    agree(own, other)?;
+    if other.rank != 0 {
+        let expected = format!("rank 0 at {}", at(place));
+        return Err(Error::input("training together", expected, format!("rank {}", other.rank)));
+    }
     Ok(stream)
 }
 
@@ -147,8 +164,12 @@ impl Peers for Tcp {
     fn sum(&mut self, numbers: &mut [f32]) -> Result<()> {
         let (rank, bytes) = (self.rank, &mut self.bytes);
         let left = |other: usize| {
-            move |e: io::Error| {
-                Error::Train(format!("the process of rank {other} has left (rank {rank}: {e})"))
+            move |e: io::Error| match e.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Error::Train(format!(
+                    "the process of rank {other} said nothing for {} s",
+                    SILENCE.as_secs()
+                )),
+                _ => Error::Train(format!("the process of rank {other} has left (rank {rank}: {e})")),
             }
         };
         if rank != 0 {

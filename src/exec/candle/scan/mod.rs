@@ -115,7 +115,9 @@ pub fn scan(shape: ScanShape, rows: &Tensor, params: &Tensor, h0: &Tensor) -> Re
             (tensor(y, (s, t, shape.d))?, tensor(states, (s, shape.states_len(t, CHUNK)))?)
         }),
     };
-    let h = states.narrow(1, 0, shape.state_len())?.reshape((s, shape.state_rows(), shape.d))?;
+    // A copy, which does not hold on to the other states.
+    let h = states.narrow(1, 0, shape.state_len())?.force_contiguous()?;
+    let h = h.reshape((s, shape.state_rows(), shape.d))?;
     Ok(Scanned { y, h, states })
 }
 
