@@ -12,6 +12,8 @@
 //! assert!(BeginSpec { settled: 0.6, carried: 0.5 }.check(true).is_err());
 //! ```
 
+use std::thread::JoinHandle;
+
 use candle_core::{DType, Result as Candle, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +25,7 @@ use crate::exec::{Limits, State, settle};
 use crate::plan::{Plan, StateSlot, Weights};
 use crate::{Error, Result};
 
-/// The settled state follows the weights at every so many steps.
+/// The settled state follows the weights at every so many steps: found on a thread of its own, it is in use from the next time on.
 pub const SETTLE_EVERY: u64 = 200;
 /// Beginnings draw apart from the examples.
 const SALT: u64 = 0x6265_6769_6e73;
@@ -60,11 +62,34 @@ enum Begin {
     Carried,
 }
 
+/// A settled state to come.
+enum Next {
+    Nothing,
+    Settling(JoinHandle<Result<State>>),
+    Found(State),
+}
+
+impl Next {
+    /// The state, once it is found.
+    fn found(self) -> Result<Option<State>> {
+        match self {
+            Self::Nothing => Ok(None),
+            Self::Found(state) => Ok(Some(state)),
+            Self::Settling(thread) => {
+                let stopped = |_| Err(Error::Train("the thread that settles stopped early".into()));
+                thread.join().unwrap_or_else(stopped).map(Some)
+            }
+        }
+    }
+}
+
 /// The states that examples may begin from.
 pub struct Begins {
     spec: BeginSpec,
     seed: u64,
     settled: Option<State>,
+    /// What is in use from the next time on.
+    next: Next,
     /// One a graph of a step, as it ended last.
     carried: Vec<Option<CandleState>>,
 }
@@ -72,7 +97,7 @@ pub struct Begins {
 impl Begins {
     /// Nothing heard yet, for steps of so many graphs.
     pub fn new(spec: BeginSpec, seed: u64, graphs: usize) -> Self {
-        Self { spec, seed: seed ^ SALT, settled: None, carried: vec![None; graphs] }
+        Self { spec, seed: seed ^ SALT, settled: None, next: Next::Nothing, carried: vec![None; graphs] }
     }
 
     /// Whether a step settles anew.
@@ -80,10 +105,15 @@ impl Begins {
         self.spec.settled > 0.0 && (self.settled.is_none() || step.is_multiple_of(SETTLE_EVERY))
     }
 
-    /// Settles under the weights of this step, if one of the steps until the next time may want it.
+    /// Takes the state that settled since the last time, and lets the weights of this step settle for the next.
     pub fn refresh(&mut self, step: u64, plan: &Plan, weights: &Weights, settling: Settling) -> Result<()> {
         if self.settles_at(step) {
-            self.settled = Some(settling.run(plan, weights)?);
+            self.settled = Some(match std::mem::replace(&mut self.next, Next::Nothing).found()? {
+                Some(state) => state,
+                None => settling.run(plan, weights)?,
+            });
+            let (plan, weights) = (plan.clone(), weights.clone());
+            self.next = Next::Settling(std::thread::spawn(move || settling.run(&plan, &weights)));
         }
         Ok(())
     }
@@ -137,13 +167,15 @@ impl Begins {
         }
     }
 
-    /// The states by name, for a checkpoint.
-    pub fn state(&self, plan: &Plan) -> Result<Heard> {
+    /// The states by name, for a checkpoint; waits for one that is settling.
+    pub fn state(&mut self, plan: &Plan) -> Result<Heard> {
+        let next = std::mem::replace(&mut self.next, Next::Nothing).found()?;
         let mut named = Heard::new();
-        if let Some(settled) = &self.settled {
-            let slots = plan.states.iter().zip(&settled.slots);
-            named.extend(slots.map(|(slot, values)| (key("settled", slot), values.clone())));
+        for (prefix, state) in [("settled", &self.settled), ("next", &next)] {
+            let slots = plan.states.iter().zip(state.iter().flat_map(|state| &state.slots));
+            named.extend(slots.map(|(slot, values)| (key(prefix, slot), values.clone())));
         }
+        self.next = next.map_or(Next::Nothing, Next::Found);
         for (i, carried) in self.carried.iter().enumerate() {
             for (slot, tensor) in plan.states.iter().zip(carried.iter().flat_map(|c| &c.slots)) {
                 let values = tensor.flatten_all().and_then(|t| t.to_dtype(DType::F32)?.to_vec1::<f32>());
@@ -160,7 +192,9 @@ impl Begins {
         let all = |prefix: &str| -> Option<Vec<Vec<f32>>> {
             plan.states.iter().map(|slot| heard.get(&key(prefix, slot)).cloned()).collect()
         };
-        self.settled = all("settled").map(|slots| State::new(plan, 0, slots)).transpose()?;
+        let state = |prefix| all(prefix).map(|slots| State::new(plan, 0, slots)).transpose();
+        self.settled = state("settled")?;
+        self.next = state("next")?.map_or(Next::Nothing, Next::Found);
         for (i, place) in self.carried.iter_mut().enumerate() {
             let fits = |slots: &Vec<Vec<f32>>| {
                 plan.states.iter().zip(slots).all(|(slot, values)| values.len() == count * slot.len())

@@ -131,3 +131,22 @@ fn the_settled_state_is_the_one_that_the_engine_begins_in() {
     let worst = numbers(&y).iter().zip(&heard).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(worst < 1e-5, "{worst}");
 }
+
+#[test]
+fn a_settled_state_is_in_use_from_the_next_time_on_whether_resumed_or_not() {
+    let (plan, weights, model) = model();
+    let spec = BeginSpec { settled: 1.0, carried: 0.0 };
+    let of = |seed| SETTLING.run(&plan, &Weights::random(&plan, seed)).unwrap().slots;
+    let mut begins = Begins::new(spec, 5, 1);
+    begins.refresh(0, &plan, &weights, SETTLING).unwrap();
+    assert_eq!(begins.settled.as_ref().unwrap().slots, of(3));
+    let mut resumed = Begins::new(spec, 5, 1);
+    for (step, seed, in_use) in [(SETTLE_EVERY, 4, 3), (2 * SETTLE_EVERY, 5, 4), (3 * SETTLE_EVERY, 6, 5)] {
+        resumed.restore(&model, 1, &begins.state(&plan).unwrap()).unwrap();
+        for begins in [&mut begins, &mut resumed] {
+            assert!(begins.settles_at(step) && !begins.settles_at(step + 1));
+            begins.refresh(step, &plan, &Weights::random(&plan, seed), SETTLING).unwrap();
+            assert_eq!(begins.settled.as_ref().unwrap().slots, of(in_use), "step {step}");
+        }
+    }
+}
