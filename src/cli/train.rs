@@ -46,10 +46,13 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<Tally> {
-    if !args.devices.is_empty() {
+    let recipe = Recipe::load(&args.recipe)?;
+    if let Some(first) = args.devices.first() {
+        if !cfg!(feature = "train-cuda") {
+            device(&format!("cuda:{first}"))?;
+        }
         return together::run(&args.devices);
     }
-    let recipe = Recipe::load(&args.recipe)?;
     let place = Place::from_launcher(|name| std::env::var(name).ok())?;
     // Under a launcher each process of a machine has a GPU of its own.
     let named = match &place {

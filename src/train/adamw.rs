@@ -102,6 +102,11 @@ impl Group {
         (self.decays, self.rate)
     }
 
+    /// m, v and the moving average.
+    pub fn state(&self) -> [&[f32]; 3] {
+        [&self.m, &self.v, &self.ema]
+    }
+
     /// The moving average of the weights.
     pub fn ema(&self) -> &[f32] {
         &self.ema
@@ -202,9 +207,19 @@ impl AdamW {
     /// The state as named vectors `m.NAME`, `v.NAME`, `ema.NAME`; with [`AdamW::steps`] it is all that a resumed run needs.
     pub fn state(&self) -> impl Iterator<Item = (String, &[f32])> {
         self.groups.iter().flat_map(|group| {
+            let [m, v, ema] = group.state();
             let named = |kind, data| (format!("{kind}.{}", group.name), data);
-            [named("m", &group.m[..]), named("v", &group.v), named("ema", &group.ema)]
+            [named("m", m), named("v", v), named("ema", ema)]
         })
+    }
+
+    /// Takes over the state of `steps` steps, each kind as one vector a group of the group's length.
+    #[cfg(feature = "train-cuda")]
+    pub(super) fn take(&mut self, steps: u64, [m, v, ema]: [Vec<Vec<f32>>; 3]) {
+        for (group, ((m, v), ema)) in self.groups.iter_mut().zip(m.into_iter().zip(v).zip(ema)) {
+            (group.m, group.v, group.ema) = (m, v, ema);
+        }
+        self.steps = steps;
     }
 
     /// Takes back the state of `steps` steps; `find` gives the vector of a name. On an error nothing has changed.

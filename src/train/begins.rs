@@ -108,10 +108,13 @@ impl Begins {
     /// Takes the state that settled since the last time, and lets the weights of this step settle for the next.
     pub fn refresh(&mut self, step: u64, plan: &Plan, weights: &Weights, settling: Settling) -> Result<()> {
         if self.settles_at(step) {
-            self.settled = Some(match std::mem::replace(&mut self.next, Next::Nothing).found()? {
-                Some(state) => state,
-                None => settling.run(plan, weights)?,
-            });
+            let Some(state) = std::mem::replace(&mut self.next, Next::Nothing).found()? else {
+                // The first time there is none to take: these weights serve now and the next time.
+                let state = settling.run(plan, weights)?;
+                (self.settled, self.next) = (Some(state.clone()), Next::Found(state));
+                return Ok(());
+            };
+            self.settled = Some(state);
             let (plan, weights) = (plan.clone(), weights.clone());
             self.next = Next::Settling(std::thread::spawn(move || settling.run(&plan, &weights)));
         }

@@ -5,7 +5,7 @@
 
 use candle_core::{Result as Candle, Tensor};
 
-use super::adamw::{AdamW, AdamWSpec, Pace, StepReport};
+use super::adamw::{AdamW, AdamWSpec, Group, Pace, StepReport};
 use crate::Result;
 use crate::exec::candle::cuda::call::{Kernels, kernels, launch, room, tensor, with_all};
 use crate::exec::candle::{CandleModel, Layout, train_error};
@@ -33,21 +33,15 @@ impl Learner {
         let flat = |parts: Vec<Vec<f32>>| {
             Tensor::from_vec(layout.join(&parts), layout.len(), model.device()).map_err(train_error)
         };
-        let [mut m, mut v, mut ema] = [const { Vec::new() }; 3];
-        for (i, (_, values)) in optimiser.state().enumerate() {
-            [&mut m, &mut v, &mut ema][i % 3].push(values.to_vec());
-        }
-        let each = |number: &dyn Fn(bool, f32) -> f32| {
-            let of =
-                |group: &super::adamw::Group| vec![number(group.pace().0, group.pace().1); group.ema().len()];
-            optimiser.groups().iter().map(of).collect()
-        };
+        let each = |of: &dyn Fn(&Group) -> Vec<f32>| flat(optimiser.groups().iter().map(of).collect());
+        let kind = |kind: usize| each(&|group| group.state()[kind].to_vec());
+        let alike = |group: &Group, number: f32| vec![number; group.ema().len()];
         Ok(Self {
             spec: optimiser.spec().clone(),
             steps: optimiser.steps(),
-            state: [flat(m)?, flat(v)?, flat(ema)?],
-            rates: flat(each(&|_, rate| rate))?,
-            decays: flat(each(&|decays, _| f32::from(decays)))?,
+            state: [kind(0)?, kind(1)?, kind(2)?],
+            rates: each(&|group| alike(group, group.pace().1))?,
+            decays: each(&|group| alike(group, f32::from(group.pace().0)))?,
         })
     }
 
@@ -116,12 +110,8 @@ impl Learner {
     /// Brings the state back to where checkpoints are made from.
     pub fn read_into(&self, layout: &Layout, optimiser: &mut AdamW) -> Result<()> {
         let numbers = |x: &Tensor| x.to_vec1::<f32>().map(|x| layout.part(&x)).map_err(train_error);
-        let parts = [numbers(&self.state[0])?, numbers(&self.state[1])?, numbers(&self.state[2])?];
-        let places: Vec<String> = optimiser.state().map(|(name, _)| name).collect();
-        let find = |name: &str| {
-            let i = places.iter().position(|place| place == name)?;
-            parts.get(i % 3)?.get(i / 3).cloned()
-        };
-        optimiser.restore(self.steps, find)
+        let [m, v, ema] = &self.state;
+        optimiser.take(self.steps, [numbers(m)?, numbers(v)?, numbers(ema)?]);
+        Ok(())
     }
 }

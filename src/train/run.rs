@@ -5,51 +5,46 @@
 //! ```
 
 mod event;
+mod open;
 
 pub use event::{Event, Files};
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use candle_core::Device;
 #[cfg(feature = "train-cuda")]
 use candle_core::Tensor;
-use candle_core::{DType, Device};
 
-use super::adamw::{AdamW, Group, StepReport};
+use super::adamw::{AdamW, StepReport};
 #[cfg(feature = "train-cuda")]
-use super::ahead::{Ahead, Share};
+use super::ahead::Ahead;
 #[cfg(feature = "train-cuda")]
 use super::batch::Graph;
 use super::batch::{Step, Worker, mean, sums};
 use super::begins::{Begins, Settling};
-use super::checkpoint::{self, Heard, Progress};
-use super::corpus::{Corpus, Source, find};
+use super::checkpoint::{self, Progress};
+#[cfg(feature = "train-cuda")]
 use super::judge::Judge;
 #[cfg(feature = "train-cuda")]
 use super::learner::Learner;
 use super::log;
 use super::loss::Loss;
-use super::mix::{Example, MixSpec, Mixer};
-use super::peers::{Alone, Peers, Place, Tcp};
-#[cfg(feature = "train-cuda")]
-use super::recipe::Products;
+use super::mix::Example;
+use super::peers::{Peers, Place};
 use super::recipe::{Recipe, Store};
-
 use super::validate::{Validation, validate};
-use crate::audio::{SampleRate, could_be_folder, read_path, resample};
+use crate::audio::could_be_folder;
 use crate::exec::State;
-use crate::exec::candle::{CandleModel, CandleState, Dropout};
 #[cfg(feature = "train-cuda")]
-use crate::exec::candle::{cuda::round_products, train_error};
+use crate::exec::candle::train_error;
+use crate::exec::candle::{CandleModel, CandleState, Dropout};
 use crate::model::filter::keep_dry;
 use crate::model::{Card, Config, Model};
-use crate::plan::{OpKind, Plan, Weights};
+use crate::plan::{Plan, Weights};
 use crate::{Error, Result};
-
-/// Validation draws its examples apart from training.
-const VALID_SEED: u64 = 0x0076_616c_6964;
 
 /// How a run is started.
 pub struct RunOptions<'a> {
@@ -151,130 +146,7 @@ struct Run<'a> {
     saved: bool,
 }
 
-impl<'a> Run<'a> {
-    fn open(recipe: &'a Recipe, options: &mut RunOptions<'_>) -> Result<Self> {
-        let plan = recipe.model.plan()?;
-        let world = options.place.as_ref().map_or(1, |place| place.world);
-        let at_once = if options.device.is_cpu() { recipe.run.group } else { 1 };
-        if !recipe.run.batch.is_multiple_of(world * at_once) {
-            let expected = format!("a multiple of {} for {world} processes", world * at_once);
-            return Err(Error::input("recipe [run] batch", expected, recipe.run.batch.to_string()));
-        }
-        let rate = recipe
-            .model
-            .rate()
-            .ok_or_else(|| Error::input("recipe [model]", "a model of sound", "one of text"))?;
-        if recipe.model.channels() != Some(1) {
-            return Err(Error::input("recipe [model]", "a filter of one channel", recipe.model.kind()));
-        }
-        let threads = options
-            .threads
-            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()))
-            .max(1);
-        let read = |path: &Path| read_mono(path, rate);
-        let corpus = |dirs: &[PathBuf], source| Ok::<_, Error>(Arc::new(Corpus::open(dirs, source, &read)?));
-        let wanted = |file: &PathBuf| {
-            let name = file.file_name().unwrap_or_default().to_string_lossy();
-            !recipe.data.leave_out.iter().any(|start| name.starts_with(start.as_str()))
-        };
-        let speech: Vec<_> = find(&recipe.data.clean)?.into_iter().filter(wanted).collect();
-        let (clean, noise) = (
-            Arc::new(Corpus::load(&speech, Source::Prefix, &read)?),
-            corpus(&recipe.data.noise, Source::Folder)?,
-        );
-        let seconds = |c: &Corpus| c.samples() as f64 / f64::from(rate);
-        let clean_and_noise = [clean.hash(), noise.hash()];
-        let event = Event::Data {
-            clean_seconds: seconds(&clean),
-            noise_seconds: seconds(&noise),
-            hashes: clean_and_noise.clone(),
-            parameters: plan.param_count(),
-        };
-        let maker = Mixer::new(&recipe.mix, rate, recipe.seed, clean, Some(noise))?;
-        let loss = || Loss::new(&recipe.loss, rate);
-        let losses = (0..threads).map(|_| loss()).collect::<Result<Vec<_>>>()?;
-        let (clean, noise) = (
-            corpus(&recipe.data.valid_clean, Source::Prefix)?,
-            corpus(&recipe.data.valid_noise, Source::Folder)?,
-        );
-        let spec = MixSpec { seconds: 4.0, snr_db: [-5.0, 20.0], ..MixSpec::plain() };
-        let mut mixer = Mixer::new(&spec, rate, VALID_SEED, clean, Some(noise))?;
-        let examples = (0..recipe.run.valid_examples as u64).map(|i| mixer.example(i)).collect();
-        let mut weights = Weights::random(&plan, recipe.seed);
-        let mut optimiser = AdamW::new(&recipe.optimiser, groups(&plan, &weights, recipe.run.dynamics_rate))?;
-        let files = Files::of(recipe, &options.out);
-        let fresh = Progress { step: 0, optimiser_steps: 0, recipe: recipe.to_text(), seconds: 0.0 };
-        let resumed = options.resume && files.checkpoint.exists();
-        let (mut progress, heard) = if resumed {
-            checkpoint::load(&files.checkpoint, &plan, &mut weights, &mut optimiser)?
-        } else {
-            (fresh, Heard::new())
-        };
-        let other = other_recipe(&progress, &recipe.to_text());
-        progress.recipe = recipe.to_text();
-        let model = CandleModel::on(&options.device, &plan, &weights, DType::F32)?;
-        let latency = recipe.model.latency();
-        let group = if options.device.is_cpu() { recipe.run.group } else { recipe.run.batch / world };
-        begin_in_phase(recipe, &plan, maker.segment_len())?;
-        let mut begins = Begins::new(recipe.run.begin, recipe.seed, recipe.run.batch / group);
-        begins.restore(&model, group, &heard)?;
-        let judge = || Judge::new(&recipe.loss, rate, &options.device);
-        let makes = match &options.device {
-            #[cfg(feature = "train-cuda")]
-            device if device.is_cuda() => {
-                round_products(recipe.run.products == Products::Tf32);
-                let rank = options.place.as_ref().map_or(0, |place| place.rank);
-                let share =
-                    Share { step: progress.step, batch: recipe.run.batch, from: rank * group, count: group };
-                let learner = Box::new(Learner::new(&optimiser, &model)?);
-                let ahead = Ahead::start(vec![maker; threads], share, 4 * group);
-                Makes::Ahead(ahead, judge()?, learner)
-            }
-            _ => {
-                let worker = |_| Ok(Worker { mixer: maker.clone(), judge: judge()? });
-                Makes::Workers((0..threads).map(worker).collect::<Result<_>>()?)
-            }
-        };
-        let peers: Box<dyn Peers> = match &options.place {
-            None => Box::new(Alone),
-            Some(place) => {
-                let of = (progress.step, clean_and_noise, &progress.recipe);
-                Box::new(Tcp::connect(place, *blake3::hash(format!("{of:?}").as_bytes()).as_bytes())?)
-            }
-        };
-        let run = Self {
-            recipe,
-            plan,
-            latency,
-            files,
-            makes,
-            losses,
-            examples,
-            model,
-            weights,
-            optimiser,
-            begins,
-            progress,
-            peers,
-            stops: false,
-            saved: resumed,
-        };
-        if !run.leads() {
-            return Ok(run);
-        }
-        // The input is good: from here on the run leaves something behind.
-        std::fs::create_dir_all(&options.out).map_err(|e| Error::io("create", &options.out, e))?;
-        if resumed {
-            log::keep_until(&run.files.log, run.progress.step)?;
-        } else {
-            let _ = std::fs::remove_file(&run.files.log);
-        }
-        for event in std::iter::once(&event).chain(&other) {
-            run.tell(options, event)?;
-        }
-        Ok(run)
-    }
-
+impl Run<'_> {
     /// An error in the middle, with where the run can be taken up again.
     fn broken(&self, error: Error) -> Error {
         match error {
@@ -462,66 +334,6 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Told when the recipe is not the one of the checkpoint.
-fn other_recipe(progress: &Progress, now: &str) -> Option<Event> {
-    let (mut was, mut now) = (progress.recipe.lines(), now.lines());
-    loop {
-        match (was.next(), now.next()) {
-            (None, None) => return None,
-            (was, now) if was != now => {
-                let line = |line: Option<&str>| line.unwrap_or_default().to_string();
-                return Some(Event::Recipe { step: progress.step, was: line(was), now: line(now) });
-            }
-            _ => {}
-        }
-    }
-}
-
-/// An example that goes on where another ended must begin in the same phase of every tier.
-fn begin_in_phase(recipe: &Recipe, plan: &Plan, len: usize) -> Result<()> {
-    if recipe.run.begin.carried == 0.0 || len.is_multiple_of(plan.period()) {
-        return Ok(());
-    }
-    let expected = format!("examples of a multiple of {} samples, the model's period", plan.period());
-    Err(Error::input("recipe [run.begin] carried", expected, format!("{len} samples")))
-}
-
 fn settling(recipe: &Recipe) -> Settling {
     Settling { rate: recipe.model.rate().unwrap_or(1) as usize, seconds: recipe.run.settle_seconds }
-}
-
-/// One optimiser group a parameter: decay as the plan says, the dynamics (A, Δ) at their own rate.
-fn groups(plan: &Plan, weights: &Weights, dynamics_rate: f32) -> Vec<Group> {
-    let dynamics: Vec<_> = plan
-        .ops
-        .iter()
-        .filter_map(|op| match &op.kind {
-            OpKind::Scan(scan) => {
-                let step = match scan.dynamics {
-                    crate::plan::Dynamics::Invariant { log_dt, .. } => Some(log_dt),
-                    crate::plan::Dynamics::Selective => None,
-                };
-                Some([Some(scan.a_log), scan.a_imag, step])
-            }
-            _ => None,
-        })
-        .flatten()
-        .flatten()
-        .collect();
-    let group = |(i, (param, values)): (usize, (&crate::plan::Param, &Vec<f32>))| {
-        let group = Group::new(&param.name, values);
-        let group = if param.decay { group } else { group.no_decay() };
-        if dynamics.iter().any(|id| id.0 == i) { group.rate(dynamics_rate) } else { group }
-    };
-    plan.params.iter().zip(weights.tensors()).enumerate().map(group).collect()
-}
-
-/// The first channel of a file at `rate`.
-fn read_mono(path: &Path, rate: u32) -> Result<Vec<f32>> {
-    let sound = resample(&read_path(path)?, SampleRate::new(rate)?)?;
-    sound
-        .into_channels()
-        .into_iter()
-        .next()
-        .ok_or_else(|| Error::input(path.display().to_string(), "sound", "none"))
 }
