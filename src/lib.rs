@@ -18,6 +18,7 @@ pub mod guard;
 pub mod model;
 pub mod plan;
 pub mod train;
+mod wide;
 pub use error::{Error, Result};
 
 /// The README's code, compiled and run with the documentation's.

@@ -28,27 +28,29 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 
+# Upstream's compiled module, if it is there.
+UPSTREAM = None
+
+
 class Scan(torch.autograd.Function):
     """Upstream's CUDA scan: u, Δ [B, D, L], A [D, N], B, C [B, 1, N, L], D [D]."""
 
-    module = None
-
     @staticmethod
     def forward(ctx, u, dt, a, b, c, skip):
-        y, x, *_ = Scan.module.fwd(u, dt, a, b, c, skip, None, None, False)
+        y, x, *_ = UPSTREAM.fwd(u, dt, a, b, c, skip, None, None, False)
         ctx.save_for_backward(u, dt, a, b, c, skip, x)
         return y
 
     @staticmethod
     def backward(ctx, gy):
         u, dt, a, b, c, skip, x = ctx.saved_tensors
-        du, ddt, da, db, dc, dskip, *_ = Scan.module.bwd(u, dt, a, b, c, skip, None, None, gy.contiguous(), x, None, None, False, False)
+        du, ddt, da, db, dc, dskip, *_ = UPSTREAM.bwd(u, dt, a, b, c, skip, None, None, gy.contiguous(), x, None, None, False, False)
         return du, ddt, da, db, dc, dskip
 
 
 def selective_scan(u, dt, a, b, c, skip):
     """u, Δ [B, L, D], A [D, N], B, C [B, L, N], D [D]: y [B, L, D]."""
-    if Scan.module is not None and u.is_cuda:
+    if UPSTREAM is not None and u.is_cuda:
         lay = lambda x: x.transpose(1, 2).contiguous()
         y = Scan.apply(lay(u), lay(dt), a, lay(b).unsqueeze(1), lay(c).unsqueeze(1), skip)
         return y.transpose(1, 2)
@@ -233,14 +235,15 @@ def their_steps(step, steps):
 
 
 def timed(args):
+    global UPSTREAM
     import tomllib
 
     recipe = tomllib.loads(args.recipe.read_text())
     if args.upstream:
         sys.setdlopenflags(os.RTLD_LAZY)
         spec = importlib.util.spec_from_file_location("selective_scan_cuda", Path(args.upstream) / "selective_scan_cuda.so")
-        Scan.module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(Scan.module)
+        UPSTREAM = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(UPSTREAM)
     torch.backends.cuda.matmul.allow_tf32 = recipe["run"].get("products") == "tf32"
     net = Denoiser(args.time).cuda()
     batch, samples = recipe["run"]["batch"], int(recipe["mix"]["seconds"] * 16000)

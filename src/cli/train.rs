@@ -104,6 +104,9 @@ fn show(bar: &ProgressBar, event: &Event) {
             clean_seconds / 3600.0,
             noise_seconds / 3600.0
         )),
+        Event::Together { processes, way } => {
+            Some(format!("{processes} processes train together, over {way}"))
+        }
         Event::Recipe { step, was, now } => Some(format!(
             "step {step}: the recipe is not the checkpoint's (first `{now}`, there `{was}`); going on with the new one"
         )),

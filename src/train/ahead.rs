@@ -1,10 +1,13 @@
 //! Examples made on threads ahead of the steps that take them, for a device that must not wait.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
+
+use candle_core::Device;
 
 use super::examples::Examples;
 use super::mix::{Example, Mixer};
@@ -37,12 +40,38 @@ const READY: usize = 2;
 /// Threads that make the examples of a share, and one that lays them side by side. They end when this is dropped.
 pub struct Ahead {
     ready: Receiver<Examples>,
+    /// Where examples go that were learned from, to be filled again.
+    back: Sender<Examples>,
+}
+
+/// The examples of a step. Dropped, they are filled with others: whoever copies them to a device must have them there by then.
+pub struct Taken {
+    examples: Option<Examples>,
+    back: Sender<Examples>,
+}
+
+impl Deref for Taken {
+    type Target = Examples;
+
+    #[expect(clippy::expect_used, reason = "only drop takes them")]
+    fn deref(&self) -> &Examples {
+        self.examples.as_ref().expect("there until dropped")
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        if let Some(examples) = self.examples.take() {
+            let _ = self.back.send(examples);
+        }
+    }
 }
 
 impl Ahead {
-    /// Starts one thread a mixer; at most `room` examples wait for each other.
-    pub fn start(mixers: Vec<Mixer>, share: Share, room: usize) -> Self {
-        let ((give, made), (pass, ready)) = (sync_channel(room), sync_channel(READY));
+    /// Starts one thread a mixer; at most `room` examples wait for each other. They lie where `device` copies from best.
+    pub fn start(mixers: Vec<Mixer>, share: Share, room: usize, device: &Device) -> Self {
+        let ((give, made), (pass, ready), (back, empty)) =
+            (sync_channel(room), sync_channel(READY), channel());
         let next = Arc::new(AtomicU64::new(0));
         let len = mixers.first().map_or(0, Mixer::segment_len);
         for mut mixer in mixers {
@@ -57,14 +86,19 @@ impl Ahead {
                 }
             });
         }
-        thread::spawn(move || in_order(&made, &pass, share.count, len));
-        Self { ready }
+        // Those that wait, those being learned from, those being laid.
+        for _ in 0..READY + 2 {
+            let _ = back.send(Examples::with_capacity(share.count, len, device));
+        }
+        thread::spawn(move || in_order(&made, &empty, &pass, share.count));
+        Self { ready, back }
     }
 
     /// The examples of the next step.
-    pub fn take(&mut self) -> Result<Examples> {
+    pub fn take(&mut self) -> Result<Taken> {
         let stopped = |_| Error::Train("the threads that make examples stopped early".into());
-        self.ready.recv().map_err(stopped)
+        let examples = Some(self.ready.recv().map_err(stopped)?);
+        Ok(Taken { examples, back: self.back.clone() })
     }
 }
 
@@ -80,20 +114,29 @@ impl Drop for LastWords {
 }
 
 /// Puts numbered examples in order, `count` of them side by side, until nobody gives or takes.
-fn in_order(made: &Receiver<Option<(u64, Example)>>, pass: &SyncSender<Examples>, count: usize, len: usize) {
+fn in_order(
+    made: &Receiver<Option<(u64, Example)>>,
+    empty: &Receiver<Examples>,
+    pass: &SyncSender<Examples>,
+    count: usize,
+) {
     let (mut early, mut next) = (BTreeMap::new(), 0);
-    let mut step = Examples::with_capacity(count, len);
-    while let Ok(Some((n, example))) = made.recv() {
-        early.insert(n, example);
-        while let Some(example) = early.remove(&next) {
-            step.push(&example);
-            next += 1;
-            if step.count() == count {
-                let whole = std::mem::replace(&mut step, Examples::with_capacity(count, len));
-                if pass.send(whole).is_err() {
-                    return;
+    while let Ok(mut step) = empty.recv() {
+        step.clear();
+        while step.count() < count {
+            match early.remove(&next) {
+                Some(example) => {
+                    step.push(&example);
+                    next += 1;
+                }
+                None => {
+                    let Ok(Some((n, example))) = made.recv() else { return };
+                    early.insert(n, example);
                 }
             }
+        }
+        if pass.send(step).is_err() {
+            return;
         }
     }
 }
@@ -111,18 +154,19 @@ mod tests {
         let spec = MixSpec { seconds: 0.05, ..MixSpec::default() };
         let mut mixer = Mixer::new(&spec, 16000, 1, speech, None)?;
         let share = Share { step: 3, batch: 8, from: 4, count: 4 };
-        let mut ahead = Ahead::start(vec![mixer.clone(); 3], share, 5);
-        for step in 3..6 {
-            let mut expected = Examples::default();
+        let mut ahead = Ahead::start(vec![mixer.clone(); 3], share, 5, &Device::Cpu);
+        for step in 3..11 {
+            let mut expected = Examples::with_capacity(4, mixer.segment_len(), &Device::Cpu);
             (8 * step + 4..8 * step + 8).for_each(|index| expected.push(&mixer.example(index)));
-            assert!(ahead.take()? == expected, "step {step}");
+            let got = ahead.take()?;
+            assert_eq!((got.noisy(), got.clean()), (expected.noisy(), expected.clean()), "step {step}");
         }
         Ok(())
     }
 
     #[test]
     fn a_maker_that_panics_ends_the_run() {
-        let ((give, made), (pass, ready)) = (sync_channel(4), sync_channel(1));
+        let ((give, made), (pass, ready), (back, empty)) = (sync_channel(4), sync_channel(1), channel());
         let makes = give.clone();
         let maker = thread::spawn(move || {
             let _last_words = LastWords(makes);
@@ -132,9 +176,10 @@ mod tests {
         // The other makers go on; what they make is not waited for.
         let others = Example { noisy: vec![0.0], clean: vec![0.0], snr_db: None };
         assert!(give.send(Some((1, others))).is_ok());
-        in_order(&made, &pass, 2, 1);
+        assert!(back.send(Examples::with_capacity(2, 1, &Device::Cpu)).is_ok());
+        in_order(&made, &empty, &pass, 2);
         drop(pass);
-        assert!(Ahead { ready }.take().is_err());
+        assert!(Ahead { ready, back }.take().is_err());
     }
 
     #[test]

@@ -65,17 +65,26 @@ impl Biquad {
         Self { b: b.map(|b| b / a[0]), a: [a[1] / a[0], a[2] / a[0]] }
     }
 
-    /// Filters `sound` in place, from silence (transposed direct form II).
+    /// Filters `sound` in place, from silence.
     pub fn run(&self, sound: &mut [f32]) {
-        let ([b0, b1, b2], [a1, a2]) = (self.b, self.a);
-        let (mut s1, mut s2) = (0.0, 0.0);
-        for x in sound {
-            let u = f64::from(*x);
-            let y = b0 * u + s1;
-            s1 = b1 * u - a1 * y + s2;
-            s2 = b2 * u - a2 * y;
-            *x = y as f32;
+        cascade(&[*self], sound);
+    }
+}
+
+/// Filters `sound` in place, from silence, with one section after the other (transposed direct form II).
+///
+/// All sections take a sample before the next: each waits for itself alone, so a processor works on several at once.
+pub fn cascade<const N: usize>(sections: &[Biquad; N], sound: &mut [f32]) {
+    let mut states = [[0f64; 2]; N];
+    for x in sound {
+        let mut u = f64::from(*x);
+        for (Biquad { b: [b0, b1, b2], a: [a1, a2] }, [s1, s2]) in sections.iter().zip(&mut states) {
+            let y = b0 * u + *s1;
+            *s1 = b1 * u - a1 * y + *s2;
+            *s2 = b2 * u - a2 * y;
+            u = y;
         }
+        *x = u as f32;
     }
 }
 
@@ -167,14 +176,21 @@ pub fn swell(dice: &mut Dice, rate: f32, sound: &mut [f32]) {
 
 /// Mean power of `sound`.
 pub fn power(sound: &[f32]) -> f64 {
-    sound.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>() / sound.len().max(1) as f64
+    // Sums side by side, so that none waits for the last.
+    let (whole, rest) = sound.as_chunks::<8>();
+    let mut sums = [0f64; 8];
+    let mut add = |(sum, x): (&mut f64, &f32)| *sum += f64::from(*x) * f64::from(*x);
+    whole.iter().for_each(|chunk| sums.iter_mut().zip(chunk).for_each(&mut add));
+    sums.iter_mut().zip(rest).for_each(&mut add);
+    sums.iter().sum::<f64>() / sound.len().max(1) as f64
 }
 
 /// Mean power of the frames of 20 ms that are within 40 dB of the loudest: speech without its pauses.
 pub fn active_power(sound: &[f32], rate: f32) -> f64 {
     let frame = ((0.02 * rate) as usize).max(1);
-    let loudest = sound.chunks(frame).map(power).fold(0.0, f64::max);
-    let active = sound.chunks(frame).map(power).filter(|p| *p > 0.0 && *p >= 1e-4 * loudest);
+    let powers: Vec<f64> = sound.chunks(frame).map(power).collect();
+    let loudest = powers.iter().copied().fold(0.0, f64::max);
+    let active = powers.iter().filter(|p| **p > 0.0 && **p >= 1e-4 * loudest);
     let (sum, count) = active.fold((0.0, 0usize), |(sum, count), p| (sum + p, count + 1));
     sum / count.max(1) as f64
 }

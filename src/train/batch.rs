@@ -86,7 +86,8 @@ impl Step<'_> {
                         }
                         let number = graphs.start + i;
                         let from = first + (number * group) as u64;
-                        let mut examples = Examples::with_capacity(group, worker.mixer.segment_len());
+                        let len = worker.mixer.segment_len();
+                        let mut examples = Examples::with_capacity(group, len, self.model.device());
                         (from..from + group as u64)
                             .for_each(|index| examples.push(&worker.mixer.example(index)));
                         let result =

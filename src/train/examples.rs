@@ -1,26 +1,37 @@
 //! Examples of one length, side by side, as a graph takes them.
 
+use candle_core::Device;
+
 use super::mix::Example;
+use super::pinned::PinnedVec;
 
 /// Sounds `[count, len]`.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Debug)]
 pub struct Examples {
     count: usize,
-    noisy: Vec<f32>,
-    clean: Vec<f32>,
+    noisy: PinnedVec,
+    clean: PinnedVec,
 }
 
 impl Examples {
-    /// With room for so many of so many samples.
-    pub fn with_capacity(count: usize, len: usize) -> Self {
-        Self { count: 0, noisy: Vec::with_capacity(count * len), clean: Vec::with_capacity(count * len) }
+    /// With room for so many of so many samples, for a device.
+    pub fn with_capacity(count: usize, len: usize, device: &Device) -> Self {
+        let room = || PinnedVec::with_capacity(count * len, device);
+        Self { count: 0, noisy: room(), clean: room() }
     }
 
-    /// Adds one; all have one length.
+    /// Adds one, if there is room; all have one length.
     pub fn push(&mut self, example: &Example) {
         self.count += 1;
-        self.noisy.extend_from_slice(&example.noisy);
-        self.clean.extend_from_slice(&example.clean);
+        self.noisy.extend(&example.noisy);
+        self.clean.extend(&example.clean);
+    }
+
+    /// Makes room for others.
+    pub fn clear(&mut self) {
+        self.count = 0;
+        self.noisy.clear();
+        self.clean.clear();
     }
 
     /// How many.

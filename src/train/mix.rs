@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::augment::{Biquad, active_power, band_limit, fade, power, swell, tone};
+use super::augment::{active_power, band_limit, cascade, fade, power, swell, tone};
 use super::corpus::Corpus;
 use super::noises::Kind;
 use super::random::Dice;
@@ -238,7 +238,8 @@ impl Mixer {
         let mut noise = if bare && !hushed { vec![0.0; self.len] } else { self.noise(&mut dice) };
         if dice.chance(self.spec.band_limit) {
             let hz = dice.log_uniform(3000f32.min(0.4 * self.rate), 0.45 * self.rate);
-            run(&band_limit(hz, self.rate), [&mut wet, &mut clean, &mut noise]);
+            let sections = band_limit(hz, self.rate);
+            [&mut wet, &mut clean, &mut noise].into_iter().for_each(|sound| cascade(&sections, sound));
         }
         let drawn = dice.uniform(self.spec.snr_db[0], self.spec.snr_db[1]);
         let (voice, other) = (active_power(&wet, self.rate), power(&noise));
@@ -274,7 +275,7 @@ impl Mixer {
     fn voice(&mut self, dice: &mut Dice) -> (Vec<f32>, Vec<f32>) {
         let mut dry = self.speech(dice);
         if dice.chance(self.spec.tone) {
-            run(&tone(dice, self.rate, SPEECH_TONE_DB), [&mut dry]);
+            cascade(&tone(dice, self.rate, SPEECH_TONE_DB), &mut dry);
         }
         if !dice.chance(self.spec.reverb) {
             return (dry.clone(), dry);
@@ -350,7 +351,7 @@ impl Mixer {
             swell(dice, self.rate, &mut out);
         }
         if dice.chance(self.spec.tone) {
-            run(&tone(dice, self.rate, self.spec.noise_tone_db), [&mut out]);
+            cascade(&tone(dice, self.rate, self.spec.noise_tone_db), &mut out);
         }
         out
     }
@@ -417,12 +418,6 @@ fn at_speed(
     fill(dice, &mut source);
     speed::play(&source, speed, &mut out);
     out
-}
-
-fn run<const N: usize>(sections: &[Biquad], sounds: [&mut Vec<f32>; N]) {
-    for sound in sounds {
-        sections.iter().for_each(|section| section.run(sound));
-    }
 }
 
 /// Nothing yet: silence in half of the cases, else a hiss of −90 to −60 dB, which is not clean sound either.

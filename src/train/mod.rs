@@ -39,6 +39,8 @@ pub mod noises;
 #[cfg(feature = "train")]
 pub mod peers;
 #[cfg(feature = "train")]
+pub mod pinned;
+#[cfg(feature = "train")]
 pub mod random;
 #[cfg(feature = "train")]
 pub mod recipe;

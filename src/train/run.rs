@@ -15,8 +15,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use candle_core::Device;
-#[cfg(feature = "train-cuda")]
-use candle_core::Tensor;
 
 use super::adamw::{AdamW, StepReport};
 #[cfg(feature = "train-cuda")]
@@ -38,8 +36,6 @@ use super::recipe::{Recipe, Store};
 use super::validate::{Validation, validate};
 use crate::audio::could_be_folder;
 use crate::exec::State;
-#[cfg(feature = "train-cuda")]
-use crate::exec::candle::train_error;
 use crate::exec::candle::{CandleModel, CandleState, Dropout};
 use crate::model::filter::keep_dry;
 use crate::model::{Card, Config, Model};
@@ -208,7 +204,6 @@ impl Run<'_> {
         let (rank, world) = (self.peers.rank(), self.peers.world());
         // What processes tell each other beside the gradient: the losses' sums, and how many of them want to stop.
         let wants_to_stop = f32::from(drawn.stop);
-        let numbers = self.model.layout().len();
         match &mut self.makes {
             Makes::Workers(workers) => {
                 let share = run.batch / run.group / world;
@@ -217,7 +212,7 @@ impl Run<'_> {
                 got.flat.extend(sums(&got.values));
                 got.flat.push(wants_to_stop);
                 self.peers.sum(&mut got.flat)?;
-                let (grads, told) = got.flat.split_at_mut(numbers);
+                let (grads, told) = got.flat.split_at_mut(self.model.layout().len());
                 let mean = 1.0 / run.batch as f32;
                 grads.iter_mut().for_each(|g| *g *= mean);
                 let mut weights: Vec<&mut [f32]> =
@@ -238,12 +233,11 @@ impl Run<'_> {
                     let told = [sums(&verdict.values()?), vec![wants_to_stop]].concat();
                     return Ok((told, report, rank, vec![end]));
                 }
-                let mut all = flat.to_vec1::<f32>().map_err(train_error)?;
-                all.extend(sums(&verdict.values()?));
-                all.push(wants_to_stop);
-                self.peers.sum(&mut all)?;
-                let told = all.split_off(numbers);
-                let flat = Tensor::from_vec(all, numbers, self.model.device()).map_err(train_error)?;
+                // The losses go first: who has left is found out before the sum that all wait in.
+                let mut told = sums(&verdict.values()?);
+                told.push(wants_to_stop);
+                self.peers.sum(&mut told)?;
+                let flat = self.peers.sum_tensor(flat)?;
                 let report = learner.step(&mut self.model, &flat, drawn.rate, run.batch)?;
                 Ok((told, report, rank, vec![end]))
             }

@@ -5,6 +5,8 @@
 
 use std::f32::consts::PI;
 
+use crate::wide::wide;
+
 const PHASES: usize = 128;
 const TAPS: usize = 24;
 /// The sums of a dot product, so that plain loops vectorise.
@@ -18,7 +20,7 @@ pub fn needed(out: usize, speed: f32) -> usize {
 /// Fills `out` with `source` played `speed` times as fast; `source` has [`needed`] samples.
 pub fn play(source: &[f32], speed: f32, out: &mut [f32]) {
     let bank = bank(speed);
-    pulp::Arch::new().dispatch(
+    wide(
         #[inline(always)]
         || interpolate(&bank, source, speed, out),
     );

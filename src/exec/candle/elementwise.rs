@@ -7,9 +7,10 @@ use candle_core::{Result, Tensor};
 
 #[cfg(feature = "train-cuda")]
 use super::cuda;
-use super::math::{Real, vectorised};
+use super::math::Real;
 use super::tensors::{by_dtype, tensor, width, with_all};
 use crate::plan::Act;
+use crate::wide::wide;
 
 /// `act(x)`.
 pub(super) fn activate(act: Act, x: &Tensor) -> Result<Tensor> {
@@ -26,7 +27,7 @@ pub(super) fn activate(act: Act, x: &Tensor) -> Result<Tensor> {
     }
     by_dtype!(x.dtype(), T => {
         let y = with_all::<T, 1, _>([x], |[x]| {
-            vectorised(#[inline(always)] || activate_forward::<T>(act, x, width))
+            wide(#[inline(always)] || activate_forward::<T>(act, x, width))
         })?;
         tensor(y, dims)
     })
@@ -44,7 +45,7 @@ pub(super) fn activate_back(act: Act, x: &Tensor, g: &Tensor) -> Result<Tensor> 
     let width = width(x);
     by_dtype!(x.dtype(), T => {
         let gx = with_all::<T, 2, _>([x, g], |[x, g]| {
-            vectorised(#[inline(always)] || activate_backward::<T>(act, x, g, width))
+            wide(#[inline(always)] || activate_backward::<T>(act, x, g, width))
         })?;
         tensor(gx, x.shape())
     })
@@ -57,7 +58,7 @@ pub(super) fn gate(act: Act, x: &Tensor, z: &Tensor) -> Result<Tensor> {
         return cuda::elementwise::two(Some(act), x, z);
     }
     by_dtype!(x.dtype(), T => {
-        let y = with_all::<T, 2, _>([x, z], |[x, z]| vectorised(#[inline(always)] || gate_forward::<T>(act, x, z)))?;
+        let y = with_all::<T, 2, _>([x, z], |[x, z]| wide(#[inline(always)] || gate_forward::<T>(act, x, z)))?;
         tensor(y, x.shape())
     })
 }
@@ -70,7 +71,7 @@ pub(super) fn gate_back(act: Act, x: &Tensor, z: &Tensor, g: &Tensor) -> Result<
     }
     by_dtype!(x.dtype(), T => {
         let (gx, gz) = with_all::<T, 3, _>([x, z, g], |[x, z, g]| {
-            vectorised(#[inline(always)] || gate_backward::<T>(act, x, z, g))
+            wide(#[inline(always)] || gate_backward::<T>(act, x, z, g))
         })?;
         Ok((tensor(gx, x.shape())?, tensor(gz, z.shape())?))
     })
@@ -84,7 +85,7 @@ pub(super) fn film(x: &Tensor, st: &Tensor) -> Result<Tensor> {
     }
     let d = width(x);
     by_dtype!(x.dtype(), T => {
-        let y = with_all::<T, 2, _>([x, st], |[x, st]| vectorised(#[inline(always)] || film_forward::<T>(x, st, d)))?;
+        let y = with_all::<T, 2, _>([x, st], |[x, st]| wide(#[inline(always)] || film_forward::<T>(x, st, d)))?;
         tensor(y, x.shape())
     })
 }
@@ -98,7 +99,7 @@ pub(super) fn film_back(x: &Tensor, st: &Tensor, g: &Tensor) -> Result<(Tensor, 
     let d = width(x);
     by_dtype!(x.dtype(), T => {
         let (gx, gst) = with_all::<T, 3, _>([x, st, g], |[x, st, g]| {
-            vectorised(#[inline(always)] || film_backward::<T>(x, st, g, d))
+            wide(#[inline(always)] || film_backward::<T>(x, st, g, d))
         })?;
         Ok((tensor(gx, x.shape())?, tensor(gst, st.shape())?))
     })

@@ -13,8 +13,9 @@ use candle_core::{Result, Tensor};
 use super::columns::packed;
 #[cfg(feature = "train-cuda")]
 use super::cuda;
-use super::math::{Real, vectorised};
+use super::math::Real;
 use super::tensors::{by_dtype, tensor, width, with_all};
+use crate::wide::wide;
 
 /// What an op that looks back reads.
 pub(crate) struct History {
@@ -102,7 +103,7 @@ pub(super) fn conv(history: &History, weight: &Tensor, bias: Option<&Tensor>) ->
     };
     by_dtype!(weight.dtype(), T => {
         let y = with_all::<T, 3, _>([&history.whole()?, weight, &bias], |[ext, weight, bias]| {
-            vectorised(#[inline(always)] || shape.forward::<T>(ext, weight, bias))
+            wide(#[inline(always)] || shape.forward::<T>(ext, weight, bias))
         })?;
         tensor(y, (history.before.dim(0)?, shape.rows(), shape.d))
     })
@@ -122,7 +123,7 @@ pub(super) fn conv_back(
     by_dtype!(weight.dtype(), T => {
         let ext = history.whole()?;
         let [ge, gw, gb] = with_all::<T, 3, _>([&ext, weight, g], |given| {
-            vectorised(#[inline(always)] || shape.backward::<T>(given))
+            wide(#[inline(always)] || shape.backward::<T>(given))
         })?;
         let gext = history.parts(&tensor(ge, ext.shape())?)?;
         Ok((gext, [tensor(gw, weight.shape())?, tensor(gb, shape.d)?]))

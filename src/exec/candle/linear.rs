@@ -8,8 +8,9 @@ use candle_core::{Result, Tensor};
 use super::columns::packed;
 #[cfg(feature = "train-cuda")]
 use super::cuda;
-use super::math::{Real, vectorised};
+use super::math::Real;
 use super::tensors::{by_dtype, tensor, width, with_all};
+use crate::wide::wide;
 
 /// `x·Wᵀ + b` for rows `[.., k]`, `W [n, k]`, `b [n]`.
 pub(super) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
@@ -42,7 +43,7 @@ pub(super) fn sum_rows(g: &Tensor) -> Result<Tensor> {
         return cuda::linear::sum_rows(g, n);
     }
     by_dtype!(g.dtype(), T => {
-        tensor(with_all::<T, 1, _>([g], |[g]| vectorised(#[inline(always)] || sum_of_rows(g, n)))?, n)
+        tensor(with_all::<T, 1, _>([g], |[g]| wide(#[inline(always)] || sum_of_rows(g, n)))?, n)
     })
 }
 
@@ -54,7 +55,7 @@ fn add_row(y: &Tensor, bias: &Tensor) -> Result<Tensor> {
     by_dtype!(y.dtype(), T => {
         let sum = with_all::<T, 2, _>([y, bias], |[y, b]| {
             let mut y = y.to_vec();
-            vectorised(#[inline(always)] || add_to_rows(&mut y, b));
+            wide(#[inline(always)] || add_to_rows(&mut y, b));
             y
         })?;
         tensor(sum, y.shape())

@@ -2,14 +2,9 @@
 //!
 //! `f32` has polynomials without branches (relative error ≤ 2·10⁻⁷: Cephes' expf, sinf, cosf, tanhf; Abramowitz & Stegun
 //! 7.1.26 for erf, absolute 5·10⁻⁷); `f64`, used in gradient checks, has the standard library's functions. Everything here
-//! is `inline(always)`: [`vectorised`] compiles it once for each instruction set.
+//! is `inline(always)`: [`wide`](crate::wide::wide) compiles it once for each instruction set.
 
 use candle_core::WithDType;
-
-/// Runs a kernel compiled for the widest instruction set of this machine.
-pub(super) fn vectorised<R>(kernel: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(kernel)
-}
 
 /// A number of the training kernels: f32 or f64.
 pub(super) trait Real: WithDType + std::ops::Neg<Output = Self> {

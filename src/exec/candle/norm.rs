@@ -7,8 +7,9 @@ use candle_core::{Result, Tensor};
 
 #[cfg(feature = "train-cuda")]
 use super::cuda;
-use super::math::{Real, dot, sum, vectorised};
+use super::math::{Real, dot, sum};
 use super::tensors::{by_dtype, tensor, with_all};
+use crate::wide::wide;
 
 /// Which norm.
 #[derive(Clone, Copy)]
@@ -29,10 +30,10 @@ impl Norm {
         by_dtype!(x.dtype(), T => {
             let y = match bias {
                 Some(bias) => with_all::<T, 3, _>([x, weight, bias], |[x, w, b]| {
-                    vectorised(#[inline(always)] || self.forward::<T>(x, w, b))
+                    wide(#[inline(always)] || self.forward::<T>(x, w, b))
                 })?,
                 None => with_all::<T, 2, _>([x, weight], |[x, w]| {
-                    vectorised(#[inline(always)] || self.forward::<T>(x, w, &[]))
+                    wide(#[inline(always)] || self.forward::<T>(x, w, &[]))
                 })?,
             };
             tensor(y, x.shape())
@@ -47,7 +48,7 @@ impl Norm {
         }
         by_dtype!(x.dtype(), T => {
             let [gx, gw, gb] =
-                with_all::<T, 3, _>([x, w, g], |given| vectorised(#[inline(always)] || self.backward::<T>(given)))?;
+                with_all::<T, 3, _>([x, w, g], |given| wide(#[inline(always)] || self.backward::<T>(given)))?;
             Ok([tensor(gx, x.shape())?, tensor(gw, w.shape())?, tensor(gb, w.shape())?])
         })
     }

@@ -4,7 +4,7 @@
 pub fn powers(p: f32, x: impl ExactSizeIterator<Item = f32>, out: &mut Vec<f32>) {
     out.clear();
     out.extend(x);
-    pulp::Arch::new().dispatch(
+    crate::wide::wide(
         #[inline(always)]
         || {
             for x in out.iter_mut() {

@@ -6,18 +6,27 @@
 //! four or eight processes give the bits that one gives; other numbers of them, and GPUs, whose process makes one graph of its
 //! share, only round otherwise.
 //!
+//! GPUs add up by NCCL where each process finds it, else over TCP through the host, as CPUs do.
+//!
 //! A checkpoint holds the streams' ends of rank 0's examples alone: after `--resume` those of other ranks begin at zeros where
 //! they would have been carried on, for one step.
 //!
 //! The usual launchers say who is who: see [`Place::from_launcher`].
 
+#[cfg(feature = "train-cuda")]
+mod nccl;
 mod place;
 mod tcp;
 
+#[cfg(feature = "train-cuda")]
+pub use nccl::Nccl;
 pub use place::Place;
 pub use tcp::Tcp;
 
+use candle_core::Tensor;
+
 use crate::Result;
+use crate::exec::candle::train_error;
 
 /// The processes of a run, seen from one of them.
 pub trait Peers: Send {
@@ -27,8 +36,18 @@ pub trait Peers: Send {
     /// How many there are.
     fn world(&self) -> usize;
 
+    /// What sums go over.
+    fn way(&self) -> &'static str;
+
     /// Replaces numbers by their sum over all processes, which all call this with equally many. An error when one has left.
     fn sum(&mut self, numbers: &mut [f32]) -> Result<()>;
+
+    /// The same of numbers in a row where the model learns.
+    fn sum_tensor(&mut self, numbers: Tensor) -> Result<Tensor> {
+        let mut here = numbers.to_vec1::<f32>().map_err(train_error)?;
+        self.sum(&mut here)?;
+        Tensor::from_vec(here, numbers.shape(), numbers.device()).map_err(train_error)
+    }
 }
 
 /// The sum of vectors of one length: that of the first half's sum and of the second half's, and so on down.
@@ -54,8 +73,16 @@ impl Peers for Alone {
         1
     }
 
+    fn way(&self) -> &'static str {
+        "nothing"
+    }
+
     fn sum(&mut self, _: &mut [f32]) -> Result<()> {
         Ok(())
+    }
+
+    fn sum_tensor(&mut self, numbers: Tensor) -> Result<Tensor> {
+        Ok(numbers)
     }
 }
 

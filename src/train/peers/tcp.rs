@@ -1,6 +1,6 @@
 //! Peers over TCP: the process of rank 0 adds up and sends the sum back.
 //!
-//! For tests, for CPUs, and for a few GPUs of one machine. Each message is its count of
+//! For tests, for CPUs, and for GPUs without NCCL. Each message is its count of
 //! numbers (u64) and the numbers (f32), little-endian. A connection begins with rank, world and a fingerprint of what is trained,
 //! so that processes of another run are refused.
 
@@ -159,6 +159,10 @@ impl Peers for Tcp {
 
     fn world(&self) -> usize {
         self.world
+    }
+
+    fn way(&self) -> &'static str {
+        "TCP"
     }
 
     fn sum(&mut self, numbers: &mut [f32]) -> Result<()> {

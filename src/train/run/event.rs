@@ -24,6 +24,13 @@ pub enum Event {
         /// Parameters of the model.
         parameters: usize,
     },
+    /// Several processes train together.
+    Together {
+        /// How many.
+        processes: usize,
+        /// What their sums go over.
+        way: &'static str,
+    },
     /// The run goes on by another recipe than the one that its checkpoint was written by.
     Recipe {
         /// From so many steps on.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use candle_core::DType;
+use candle_core::{DType, Device};
 
 use super::{Event, Files, Makes, Run, RunOptions};
 use crate::audio::{SampleRate, read_path, resample};
@@ -24,6 +24,8 @@ use crate::train::learner::Learner;
 use crate::train::log;
 use crate::train::loss::Loss;
 use crate::train::mix::{MixSpec, Mixer};
+#[cfg(feature = "train-cuda")]
+use crate::train::peers::Nccl;
 use crate::train::peers::{Alone, Peers, Tcp};
 #[cfg(feature = "train-cuda")]
 use crate::train::recipe::Products;
@@ -110,7 +112,7 @@ impl<'a> Run<'a> {
                 let share =
                     Share { step: progress.step, batch: recipe.run.batch, from: rank * group, count: group };
                 let learner = Box::new(Learner::new(&optimiser, &model)?);
-                let ahead = Ahead::start(vec![maker; threads], share, 4 * group);
+                let ahead = Ahead::start(vec![maker; threads], share, 4 * group, &options.device);
                 Makes::Ahead(ahead, judge()?, learner)
             }
             _ => {
@@ -122,7 +124,8 @@ impl<'a> Run<'a> {
             None => Box::new(Alone),
             Some(place) => {
                 let of = (progress.step, clean_and_noise, &progress.recipe);
-                Box::new(Tcp::connect(place, *blake3::hash(format!("{of:?}").as_bytes()).as_bytes())?)
+                let tcp = Tcp::connect(place, *blake3::hash(format!("{of:?}").as_bytes()).as_bytes())?;
+                together(tcp, &options.device)?
             }
         };
         let run = Self {
@@ -152,11 +155,24 @@ impl<'a> Run<'a> {
         } else {
             let _ = std::fs::remove_file(&run.files.log);
         }
-        for event in std::iter::once(&event).chain(&other) {
+        let together = (run.peers.world() > 1)
+            .then(|| Event::Together { processes: run.peers.world(), way: run.peers.way() });
+        for event in std::iter::once(&event).chain(&together).chain(&other) {
             run.tell(options, event)?;
         }
         Ok(run)
     }
+}
+
+/// Processes with GPUs add up from one to the other, if they can.
+#[cfg(feature = "train-cuda")]
+fn together(tcp: Tcp, device: &Device) -> Result<Box<dyn Peers>> {
+    Nccl::join(tcp, device)
+}
+
+#[cfg(not(feature = "train-cuda"))]
+fn together(tcp: Tcp, _: &Device) -> Result<Box<dyn Peers>> {
+    Ok(Box::new(tcp))
 }
 
 /// Told when the recipe is not the one of the checkpoint.

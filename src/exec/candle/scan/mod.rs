@@ -22,8 +22,8 @@ use candle_core::{Result, Tensor};
 use super::columns::packed;
 #[cfg(feature = "train-cuda")]
 use super::cuda;
-use super::math::vectorised;
 use super::tensors::{by_dtype, tensor, with_all};
+use crate::wide::wide;
 
 /// Rows between two saved states.
 const CHUNK: usize = 64;
@@ -110,7 +110,7 @@ pub fn scan(shape: ScanShape, rows: &Tensor, params: &Tensor, h0: &Tensor) -> Re
         device if device.is_cuda() => cuda::scan::forward(shape, [rows, params, h0], (s, t))?,
         _ => by_dtype!(rows.dtype(), T => {
             let (y, states) = with_all::<T, 3, _>([rows, params, h0], |[rows, params, h0]| {
-                vectorised(#[inline(always)] || passes::forward(shape, t, rows, params, h0))
+                wide(#[inline(always)] || passes::forward(shape, t, rows, params, h0))
             })?;
             (tensor(y, (s, t, shape.d))?, tensor(states, (s, shape.states_len(t, CHUNK)))?)
         }),
@@ -141,7 +141,7 @@ pub fn scan_back(
     }
     by_dtype!(rows.dtype(), T => {
         let grads = with_all::<T, 6, _>(given, |given| {
-            vectorised(#[inline(always)] || passes::backward(shape, sizes.1, given))
+            wide(#[inline(always)] || passes::backward(shape, sizes.1, given))
         })?;
         Ok([tensor(grads.rows, rows.shape())?, tensor(grads.params, params.shape())?, tensor(grads.h0, h0.shape())?])
     })
