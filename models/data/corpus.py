@@ -1,8 +1,8 @@
 """Decodes, filters, joins and splits the corpora into OUT/{train,valid,test,test-multi}/clean and OUT/{train,valid,test}/noise.
 
-    python corpus.py PACKAGES NOISE OUT
+    python corpus.py PACKAGES MORE NOISE OUT
 
-PACKAGES is the root that the Debian packages were unpacked into, NOISE holds 0 A.D.'s `ambient`, `attack` and `resource`.
+PACKAGES is the root that the Debian packages were unpacked into, MORE holds those of noises_more.py in a folder each, NOISE holds 0 A.D.'s `ambient`, `attack` and `resource`.
 The result is a function of its input: no random number, no clock, sorted names. Every clip that was kept is a row of
 OUT/manifest.tsv, every one that was not a row of OUT/dropped.tsv with the reason.
 """
@@ -21,6 +21,8 @@ import soundfile as sf
 
 import audio
 import noises
+import noises_more
+import speakers
 
 # Clips shorter than this are joined, in the order of their names, with others of their speaker …
 SHORT_S = 3.0
@@ -140,7 +142,7 @@ def join(clips, short_s, joined_s):
         yield Clip(*key, f"joined-{pieces[key]:04}", np.concatenate(parts))
 
 
-def speech(root, dropped):
+def speech(root, more, dropped):
     seen = set()
     rows = list(find_sources(root))
     # The test comes first, so that a clip found twice stays there and leaves the others.
@@ -154,9 +156,14 @@ def speech(root, dropped):
             continue
         seen.add(digest)
         yield Clip(split, source, who, name, x)
+    for source, who, clips in speakers.speakers(root, more):
+        for name, x in clips:
+            peak = float(np.max(np.abs(x)))
+            # A source of its own for each: training takes the name's first word for the speaker.
+            yield Clip("train", source + re.sub("[^A-Za-z]", "", who), who, name, x / peak * np.float32(0.99) if peak > 0.99 else x)
 
 
-def noise(root, packages, dropped):
+def noise(root, packages, more, dropped):
     """0 A.D.'s noises, by family into the three splits, and the other packages', for training but for `noises.HELD`."""
     rows = []
     for p in sorted(root.glob("*/*/*.ogg")):
@@ -164,10 +171,11 @@ def noise(root, packages, dropped):
         split = "test" if family in NOISE_TEST else "valid" if family in NOISE_VALID else "train"
         rows.append((split, f"0ad-{p.relative_to(root).parts[0]}", family, p.stem.lower(), p, False))
     rows += noises.find(packages)
+    rows += noises_more.find(more)
     seen = set()
     for split, source, family, name, path, is_music in rows:
         try:
-            x = audio.read(path)
+            x = noises_more.read(path) if source.startswith("x-") else audio.read(path)
         except sf.LibsndfileError:
             dropped.append((split, source, family, name, "0", "cannot be decoded"))
             continue
@@ -215,12 +223,12 @@ def write_table(path, head, rows):
 
 
 def main():
-    packages, noise_dir, out = map(Path, sys.argv[1:4])
+    packages, more, noise_dir, out = map(Path, sys.argv[1:5])
     for split in ("train", "valid", "valid-more", "test", "test-multi"):
         shutil.rmtree(out / split, ignore_errors=True)
     manifest, dropped = [], []
-    store(out, "noise", join(noise(noise_dir, packages, dropped), SHORT_S, JOINED_S), manifest, dropped)
-    store(out, "clean", join(speech(packages, dropped), SHORT_S, JOINED_S), manifest, dropped)
+    store(out, "noise", join(noise(noise_dir, packages, more, dropped), SHORT_S, JOINED_S), manifest, dropped)
+    store(out, "clean", join(speech(packages, more, dropped), SHORT_S, JOINED_S), manifest, dropped)
     manifest.sort(key=lambda r: r[2])
     write_table(out / "dropped.tsv", ("split", "source", "speaker", "name", "seconds", "reason"), dropped)
     (out / "hours.txt").write_text(summary(manifest) + "\n")

@@ -11,7 +11,8 @@ set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:-data/denoise}
-packages=(festvox-ru asterisk-core-sounds-{en,es,fr,it,ru}-g722 fillets-ng-data-cs fillets-ng-data-nl ktuberling-data)
+packages=(festvox-ru asterisk-core-sounds-{en,es,fr,it,ru}-g722 fillets-ng-data-cs fillets-ng-data-nl ktuberling-data
+    klettres-data gcin-voice)
 # The sources of noises.py; sounds alone are unpacked of them.
 games=(ardentryst btanks-data bucklespring-data bzflag-data caveexpress-data colobot-common-sounds crossfire-client csoundqt-examples
     cube2-data emacspeak endless-sky-data enigma-data epiphany-data etw-data extremetuxracer-data flare-game freeciv-data freecol
@@ -78,6 +79,24 @@ unpack_games() {
     touch "$work/root/.games"
 }
 
+# The packages of noises_more.py, a folder each; what they keep in containers of their own is unpacked too.
+unpack_more() {
+    [ -e "$work/more/.done" ] && return
+    local p
+    for p in $(sed -n 's/^    "\([^"]*\)": (.*/\1/p' "$here/noises_more.py"); do
+        [ -e "$work/more/.$p" ] && continue
+        fetch "$p"
+        rm -rf "$work/more/$p" && mkdir -p "$work/more/$p"
+        dpkg-deb --fsys-tarfile "$work"/deb/"$p"_*.deb |
+            tar -x -C "$work/more/$p" --wildcards --no-anchored '*.ogg' '*.oga' '*.wav' '*.flac' '*.opus' '*.mp3' '*.aif' '*.aiff' '*.au' '*.pk3' \
+                '*.zip' '*.love' '*.jar' '*.rcc' '*.cat' '*.wad' '*.sf2' '*.pat' 2>/dev/null || [ -d "$work/more/$p/usr" ] || die "cannot unpack package $p"
+        "$venv/bin/python" "$here/containers.py" "$work/more/$p"
+        touch "$work/more/.$p"
+        rm "$work"/deb/"$p"_*.deb
+    done
+    touch "$work/more/.done"
+}
+
 # Two Python environments, for the voices' has 200 MB that nothing else needs.
 make_voices() {
     [ "$sentences" -eq 0 ] && return
@@ -140,6 +159,7 @@ if [ ! -e "$out/manifest.tsv" ]; then
     unpack_noise
     make_voices
     python_env
-    "$venv/bin/python" "$here/corpus.py" "$work/root" "$noise" "$out"
+    unpack_more
+    "$venv/bin/python" "$here/corpus.py" "$work/root" "$work/more" "$noise" "$out"
 fi
 cat "$out/hours.txt"

@@ -28,6 +28,9 @@ pub struct Args {
     /// Continue from the checkpoint in OUT, if there is one
     #[arg(long)]
     resume: bool,
+    /// Begin with the weights of a model of the same shape, bundled or a file, instead of random ones
+    #[arg(long, value_name = "MODEL")]
+    from: Option<String>,
     /// The folder for model, checkpoint, log and loss curve
     #[arg(long, value_name = "DIR", default_value = "runs")]
     out: PathBuf,
@@ -59,6 +62,7 @@ pub fn run(args: Args) -> Result<Tally> {
         Some(place) if args.device == "cuda" => format!("cuda:{}", place.local_rank),
         _ => args.device,
     };
+    let from = args.from.as_deref().map(super::named::open).transpose()?.map(|named| named.model);
     let leads = place.as_ref().is_none_or(|place| place.rank == 0);
     let files = Files::of(&recipe, &args.out);
     let bar = ProgressBar::new(recipe.schedule.steps);
@@ -68,6 +72,7 @@ pub fn run(args: Args) -> Result<Tally> {
     let mut options = RunOptions {
         out: args.out,
         resume: args.resume,
+        from,
         minutes: args.minutes,
         device: device(&named)?,
         threads: args.threads.map(NonZeroUsize::get),

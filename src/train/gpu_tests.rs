@@ -80,6 +80,7 @@ fn losses(recipe: &Recipe, folder: &std::path::Path, device: Device) -> Result<V
     let mut options = RunOptions {
         out: folder.join(if device.is_cpu() { "cpu" } else { "gpu" }),
         resume: false,
+        from: None,
         minutes: None,
         device,
         threads: Some(2),

@@ -48,6 +48,8 @@ pub struct RunOptions<'a> {
     pub out: PathBuf,
     /// Continue from the checkpoint there, if there is one.
     pub resume: bool,
+    /// A model of the same shape to begin with, where there is no checkpoint; random weights without it.
+    pub from: Option<Model>,
     /// Stop, with a checkpoint, after so many minutes.
     pub minutes: Option<f64>,
     /// Where the model learns: the CPU, or a GPU.

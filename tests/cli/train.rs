@@ -104,6 +104,21 @@ fn processes_of_different_recipes_do_not_train_together() {
 }
 
 #[test]
+fn a_run_begins_from_another_model() {
+    let folder = folder();
+    train(&folder, "--out first");
+    let still = RECIPE.replace("peak = 1e-3", "peak = 1e-12").replace("last = 1e-4", "last = 1e-12");
+    folder.write("small.toml", still.as_bytes());
+    train(&folder, "--out second --from first/small.safetensors");
+    let (first, second) = (weights(&folder, "first"), weights(&folder, "second"));
+    let pairs = first.tensors().iter().flatten().zip(second.tensors().iter().flatten());
+    let off = pairs.fold(0f32, |off, (a, b)| off.max((a - b).abs()));
+    assert!(off < 1e-6, "weights moved by {off}");
+    folder.run("train small.toml --out third --from denoise").refused(2, &["--from denoise: expected"]);
+    assert!(!folder.path("third").exists());
+}
+
+#[test]
 fn a_run_that_was_cut_ends_as_one_that_was_not() {
     let folder = folder();
     train(&folder, "--out whole --threads 2");

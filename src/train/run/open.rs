@@ -10,6 +10,7 @@ use crate::audio::{SampleRate, read_path, resample};
 use crate::exec::candle::CandleModel;
 #[cfg(feature = "train-cuda")]
 use crate::exec::candle::cuda::round_products;
+use crate::model::Model;
 use crate::plan::{Dynamics, OpKind, Param, Plan, Weights};
 use crate::train::adamw::{AdamW, Group};
 #[cfg(feature = "train-cuda")]
@@ -85,7 +86,10 @@ impl<'a> Run<'a> {
         let spec = MixSpec { seconds: 4.0, snr_db: [-5.0, 20.0], ..MixSpec::plain() };
         let mut mixer = Mixer::new(&spec, rate, VALID_SEED, clean, Some(noise))?;
         let examples = (0..recipe.run.valid_examples as u64).map(|i| mixer.example(i)).collect();
-        let mut weights = Weights::random(&plan, recipe.seed);
+        let mut weights = match &options.from {
+            Some(model) => weights_of(model, &plan)?,
+            None => Weights::random(&plan, recipe.seed),
+        };
         let mut optimiser = AdamW::new(&recipe.optimiser, groups(&plan, &weights, recipe.run.dynamics_rate))?;
         let files = Files::of(recipe, &options.out);
         let fresh = Progress { step: 0, optimiser_steps: 0, recipe: recipe.to_text(), seconds: 0.0 };
@@ -162,6 +166,24 @@ impl<'a> Run<'a> {
         }
         Ok(run)
     }
+}
+
+/// The weights of a model whose parameters are those of the plan.
+fn weights_of(model: &Model, plan: &Plan) -> Result<Weights> {
+    let shape =
+        |plan: &Plan| plan.params.iter().map(|p| (p.name.clone(), p.shape.clone())).collect::<Vec<_>>();
+    let (own, wanted) = (shape(&model.plan), shape(plan));
+    if own == wanted {
+        return Ok(model.weights.clone());
+    }
+    let first = wanted.iter().zip(&own).find(|(a, b)| a != b);
+    let (expected, got) = match first {
+        Some(((name, shape), (other, of))) => {
+            (format!("{name} {shape:?}, as the recipe has"), format!("{other} {of:?}"))
+        }
+        None => (format!("{} tensors, as the recipe has", wanted.len()), own.len().to_string()),
+    };
+    Err(Error::input(format!("--from {}", model.card.name), expected, got))
 }
 
 /// Processes with GPUs add up from one to the other, if they can.
