@@ -14,10 +14,11 @@
 
 use std::thread::JoinHandle;
 
-use candle_core::{DType, Result as Candle, Tensor};
+use candle_core::{DType, Device, Result as Candle, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint::Heard;
+use super::peers::Peers;
 use super::random::Dice;
 use crate::exec::candle::{CandleModel, CandleState, train_error};
 use crate::exec::cpu::Cpu;
@@ -170,6 +171,50 @@ impl Begins {
         }
     }
 
+    /// Brings to rank 0 where the other processes' graphs ended, for a checkpoint; all call this together.
+    pub fn gather(&mut self, plan: &Plan, peers: &mut dyn Peers) -> Result<()> {
+        if peers.world() == 1 || self.spec.carried == 0.0 {
+            return Ok(());
+        }
+        let share = self.carried.len() / peers.world();
+        for (i, place) in self.carried.iter_mut().enumerate() {
+            let own = i / share.max(1) == peers.rank();
+            let kept = place.as_ref().filter(|_| own);
+            // Streams, lengths of all slots: a process that has none of them adds nothing.
+            let mut size = [kept
+                .and_then(|state| state.slots.first())
+                .map_or(0, |slot| slot.dim(0).unwrap_or(0)) as f32];
+            peers.sum(&mut size)?;
+            let streams = size[0] as usize;
+            let lengths: Vec<usize> = plan.states.iter().map(|slot| streams * slot.len()).collect();
+            let mut numbers = Vec::with_capacity(lengths.iter().sum());
+            for (n, length) in lengths.iter().enumerate() {
+                match kept.and_then(|state| state.slots.get(n)) {
+                    Some(slot) => numbers.extend(read(slot)?),
+                    None => numbers.resize(numbers.len() + length, 0.0),
+                }
+            }
+            peers.sum(&mut numbers)?;
+            if peers.rank() == 0 && !own {
+                let mut rest = numbers.as_slice();
+                let mut slot = |(slot, length): (&StateSlot, &usize)| {
+                    let (values, more) = rest.split_at(*length);
+                    rest = more;
+                    Tensor::from_slice(values, (streams, slot.rows, slot.width), &Device::Cpu)
+                };
+                let slots = plan
+                    .states
+                    .iter()
+                    .zip(&lengths)
+                    .map(&mut slot)
+                    .collect::<Candle<_>>()
+                    .map_err(train_error)?;
+                *place = (streams > 0).then_some(CandleState { slots, position: 0 });
+            }
+        }
+        Ok(())
+    }
+
     /// The states by name, for a checkpoint; waits for one that is settling.
     pub fn state(&mut self, plan: &Plan) -> Result<Heard> {
         let next = std::mem::replace(&mut self.next, Next::Nothing).found()?;
@@ -181,8 +226,7 @@ impl Begins {
         self.next = next.map_or(Next::Nothing, Next::Found);
         for (i, carried) in self.carried.iter().enumerate() {
             for (slot, tensor) in plan.states.iter().zip(carried.iter().flat_map(|c| &c.slots)) {
-                let values = tensor.flatten_all().and_then(|t| t.to_dtype(DType::F32)?.to_vec1::<f32>());
-                named.insert(key(&format!("carried.{i}"), slot), values.map_err(train_error)?);
+                named.insert(key(&format!("carried.{i}"), slot), read(tensor)?);
             }
         }
         Ok(named)
@@ -214,6 +258,10 @@ impl Begins {
         }
         Ok(())
     }
+}
+
+fn read(tensor: &Tensor) -> Result<Vec<f32>> {
+    tensor.flatten_all().and_then(|t| t.to_dtype(DType::F32)?.to_vec1::<f32>()).map_err(train_error)
 }
 
 fn key(prefix: &str, slot: &StateSlot) -> String {

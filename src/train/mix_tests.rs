@@ -132,7 +132,7 @@ fn filters_and_rooms_leave_the_clean_sound_in_step() {
 #[test]
 fn silent_clips_make_finite_examples() {
     let silent = || Arc::new(Corpus::from_clips([("s".to_string(), vec![0.0; 100])]).unwrap());
-    let spec = MixSpec { seconds: 0.2, synthetic: 0.0, late: 0.0, ..everything() };
+    let spec = MixSpec { seconds: 0.2, synthetic: 0.0, babble: 0.0, ..everything() };
     let mut mixer = Mixer::new(&spec, RATE, 0, silent(), Some(silent())).unwrap();
     assert!((0..5).all(|i| mixer.example(i).noisy.iter().all(|x| *x == 0.0)));
     let mut mixer = Mixer::new(&spec, RATE, 0, silent(), noise()).unwrap();

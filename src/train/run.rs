@@ -73,29 +73,29 @@ pub fn train(recipe: &Recipe, options: &mut RunOptions<'_>) -> Result<Option<Mod
     let mut run = Run::open(recipe, options)?;
     let begun = Instant::now();
     let (mut saved, mut judged) = (Instant::now(), None);
-    while run.progress.step < recipe.schedule.steps && !run.stops {
+    while run.progress.step < recipe.schedule.steps && !run.wishes.stop {
         let late = options.minutes.is_some_and(|m| begun.elapsed().as_secs_f64() > m * 60.0);
         let stop = late || options.stop.load(Ordering::Relaxed);
         if stop && run.peers.world() == 1 {
             break;
         }
-        let event = run.step(stop).map_err(|error| run.broken(error))?;
-        if !run.leads() {
-            continue;
+        let save = run.leads() && saved.elapsed().as_secs_f64() > recipe.run.checkpoint_minutes * 60.0;
+        let event = run.step(Wishes { stop, save }).map_err(|error| run.broken(error))?;
+        if run.leads() {
+            run.tell(options, &event)?;
+            if run.progress.step.is_multiple_of(recipe.run.valid_every) {
+                judged = Some((run.progress.step, run.judge(options)?));
+            }
         }
-        run.tell(options, &event)?;
-        if run.progress.step.is_multiple_of(recipe.run.valid_every) {
-            judged = Some((run.progress.step, run.judge(options)?));
-        }
-        if saved.elapsed().as_secs_f64() > recipe.run.checkpoint_minutes * 60.0 {
-            run.save(options)?;
+        if run.wishes.save {
+            run.save(options).map_err(|error| run.broken(error))?;
             saved = Instant::now();
         }
     }
+    run.save(options).map_err(|error| run.broken(error))?;
     if !run.leads() {
         return Ok(None);
     }
-    run.save(options)?;
     let figures = match judged {
         Some((step, figures)) if step == run.progress.step => figures,
         _ => run.judge(options)?,
@@ -120,8 +120,30 @@ struct Drawn {
     first: u64,
     rate: f32,
     dropout: Dropout,
-    /// Whether this process wants it to be the last.
+    /// What this process wants after it.
+    wishes: Wishes,
+}
+
+/// What is to follow a step, if one process wants it.
+#[derive(Clone, Copy, Default)]
+struct Wishes {
+    /// It is the last.
     stop: bool,
+    /// A checkpoint.
+    save: bool,
+}
+
+impl Wishes {
+    /// As they are summed over processes, behind the losses.
+    fn numbers(self) -> [f32; 2] {
+        [f32::from(self.stop), f32::from(self.save)]
+    }
+
+    /// What such sums end with.
+    fn told(sums: &[f32]) -> Self {
+        let wanted = |from_end: usize| sums.iter().rev().nth(from_end).is_some_and(|sum| *sum > 0.0);
+        Self { stop: wanted(1), save: wanted(0) }
+    }
 }
 
 struct Run<'a> {
@@ -138,8 +160,8 @@ struct Run<'a> {
     begins: Begins,
     progress: Progress,
     peers: Box<dyn Peers>,
-    /// Whether a process wants to stop.
-    stops: bool,
+    /// What processes wanted after the last step.
+    wishes: Wishes,
     /// Whether there is a checkpoint of this run.
     saved: bool,
 }
@@ -161,8 +183,8 @@ impl Run<'_> {
         self.peers.rank() == 0
     }
 
-    /// One step; `stop` is whether this process wants it to be the last.
-    fn step(&mut self, stop: bool) -> Result<Event> {
+    /// One step, and what this process wants to follow it.
+    fn step(&mut self, wishes: Wishes) -> Result<Event> {
         let start = Instant::now();
         let (run, number) = (&self.recipe.run, self.progress.step);
         let first = number * run.batch as u64;
@@ -173,9 +195,9 @@ impl Run<'_> {
         self.begins.refresh(number, &self.plan, &self.weights, settling)?;
         let rate = self.recipe.schedule.at(number);
         let dropout = Dropout { seed: self.recipe.seed, step: number, first_stream: 0 };
-        let (told, report, first_graph, ends) = self.learn(&Drawn { first, rate, dropout, stop })?;
+        let (told, report, first_graph, ends) = self.learn(&Drawn { first, rate, dropout, wishes })?;
         let mean = mean(&told, run.batch);
-        self.stops = told.last().is_some_and(|wanting| *wanting > 0.0);
+        self.wishes = Wishes::told(&told);
         self.begins.keep(first_graph, ends, mean.total);
         self.progress.step += 1;
         let spent = start.elapsed().as_secs_f64();
@@ -204,15 +226,15 @@ impl Run<'_> {
             segment: run.segment,
         };
         let (rank, world) = (self.peers.rank(), self.peers.world());
-        // What processes tell each other beside the gradient: the losses' sums, and how many of them want to stop.
-        let wants_to_stop = f32::from(drawn.stop);
+        // What processes tell each other beside the gradient: the losses' sums, and how many of them want what.
+        let wishes = drawn.wishes.numbers();
         match &mut self.makes {
             Makes::Workers(workers) => {
                 let share = run.batch / run.group / world;
                 let graphs = rank * share..(rank + 1) * share;
                 let mut got = step.gradient(workers, first, graphs, run.group)?;
                 got.flat.extend(sums(&got.values));
-                got.flat.push(wants_to_stop);
+                got.flat.extend(wishes);
                 self.peers.sum(&mut got.flat)?;
                 let (grads, told) = got.flat.split_at_mut(self.model.layout().len());
                 let mean = 1.0 / run.batch as f32;
@@ -232,12 +254,12 @@ impl Run<'_> {
                 if world == 1 {
                     // The losses are asked for last, so that nothing waits for them.
                     let report = learner.step(&mut self.model, &flat, drawn.rate, run.batch)?;
-                    let told = [sums(&verdict.values()?), vec![wants_to_stop]].concat();
+                    let told = [sums(&verdict.values()?), wishes.to_vec()].concat();
                     return Ok((told, report, rank, vec![end]));
                 }
                 // The losses go first: who has left is found out before the sum that all wait in.
                 let mut told = sums(&verdict.values()?);
-                told.push(wants_to_stop);
+                told.extend(wishes);
                 self.peers.sum(&mut told)?;
                 let flat = self.peers.sum_tensor(flat)?;
                 let report = learner.step(&mut self.model, &flat, drawn.rate, run.batch)?;
@@ -290,7 +312,12 @@ impl Run<'_> {
         Ok(figures)
     }
 
+    /// Writes a checkpoint; all processes call this together, for it has the states of all.
     fn save(&mut self, options: &mut RunOptions<'_>) -> Result<()> {
+        self.begins.gather(&self.plan, self.peers.as_mut())?;
+        if !self.leads() {
+            return Ok(());
+        }
         self.read_back()?;
         let heard = self.begins.state(&self.plan)?;
         let (to, plan) = (&self.files.checkpoint, &self.plan);

@@ -57,16 +57,24 @@ fn two_processes_learn_what_one_learns() {
     let recipe = RECIPE.replace("batch = 2", "batch = 6").replace("steps = 6", "steps = 8");
     folder.write("small.toml", recipe.as_bytes());
     train(&folder, "--out one --threads 2");
-    let port = free_port();
-    let both = [1, 0].map(|rank| one_of_two(&folder, rank, port, "train small.toml --out two --threads 1"));
-    for process in both {
-        let ended = process.wait_with_output().unwrap();
-        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
-    }
-    let (one, two) = (weights(&folder, "one"), weights(&folder, "two"));
-    assert!(one == two, "two processes give other bits");
+    let two = |line: &str| {
+        let port = free_port();
+        for process in [1, 0].map(|rank| one_of_two(&folder, rank, port, line)) {
+            let ended = process.wait_with_output().unwrap();
+            assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+        }
+    };
+    two("train small.toml --out two --threads 1");
+    let one = weights(&folder, "one");
+    assert!(one == weights(&folder, "two"), "two processes give other bits");
     assert_eq!(logged(&folder, "two", "step"), [0, 1, 2, 3, 4, 5, 6, 7]);
     assert_eq!(logged(&folder, "two", "valid"), [3, 6, 8]);
+    // Cut, they go on where all their streams were.
+    two("train small.toml --out cut --threads 1 --minutes 0.00001");
+    let cut = *logged(&folder, "cut", "saved").last().unwrap();
+    assert!((1..8).contains(&cut), "stopped after {cut} steps");
+    two("train small.toml --out cut --threads 1 --resume");
+    assert!(one == weights(&folder, "cut"), "two processes that were cut give other bits");
 }
 
 #[test]

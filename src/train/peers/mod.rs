@@ -8,8 +8,7 @@
 //!
 //! GPUs add up by NCCL where each process finds it, else over TCP through the host, as CPUs do.
 //!
-//! A checkpoint holds the streams' ends of rank 0's examples alone: after `--resume` those of other ranks begin at zeros where
-//! they would have been carried on, for one step.
+//! A checkpoint holds the streams' ends of all processes, so that a run of several that was cut goes on with the bits of one that was not.
 //!
 //! The usual launchers say who is who: see [`Place::from_launcher`].
 

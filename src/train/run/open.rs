@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device};
 
-use super::{Event, Files, Makes, Run, RunOptions};
+use super::{Event, Files, Makes, Run, RunOptions, Wishes};
 use crate::audio::{SampleRate, read_path, resample};
 use crate::exec::candle::CandleModel;
 #[cfg(feature = "train-cuda")]
@@ -146,7 +146,7 @@ impl<'a> Run<'a> {
             begins,
             progress,
             peers,
-            stops: false,
+            wishes: Wishes::default(),
             saved: resumed,
         };
         if !run.leads() {
