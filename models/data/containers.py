@@ -111,7 +111,7 @@ def main():
                     to = folder / "x" / path.stem / name.lstrip("/")
                     to.parent.mkdir(parents=True, exist_ok=True)
                     to.write_bytes(sound)
-            except (zipfile.BadZipFile, struct.error, IndexError, zlib.error) as e:
+            except (zipfile.BadZipFile, struct.error, IndexError, zlib.error, OSError, RuntimeError, UnicodeDecodeError) as e:
                 print(f"containers: {path}: {e!r}", file=sys.stderr)
 
 

@@ -6,7 +6,7 @@
 #   NOISE_DIR=DIR models/data/prepare.sh [OUT]   # DIR holds 0 A.D.'s ambient, attack, resource: saves a download of 1.4 GB
 #   SENTENCES=0 models/data/prepare.sh [OUT]     # without the synthetic voices, which take most of the time
 #
-# Finished stages are skipped; remove OUT to start again. Needs Debian 12 or a relative, 20 GB of disk while it runs.
+# Finished stages are skipped; remove OUT to start again. Needs Debian 12 or a relative, 25 GB of disk while it runs.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -53,13 +53,13 @@ fetch() {
 }
 
 unpack_speech() {
-    [ -e "$work/root/.done" ] && return
     local p
     for p in "${packages[@]}"; do
+        [ -e "$work/root/.speech-$p" ] && continue
         fetch "$p"
         dpkg -x "$work"/deb/"$p"_*.deb "$work/root"
+        touch "$work/root/.speech-$p"
     done
-    touch "$work/root/.done"
 }
 
 unpack_games() {
@@ -88,7 +88,7 @@ unpack_more() {
         fetch "$p"
         rm -rf "$work/more/$p" && mkdir -p "$work/more/$p"
         dpkg-deb --fsys-tarfile "$work"/deb/"$p"_*.deb |
-            tar -x -C "$work/more/$p" --wildcards --no-anchored '*.ogg' '*.oga' '*.wav' '*.flac' '*.opus' '*.mp3' '*.aif' '*.aiff' '*.au' '*.pk3' \
+            tar -x -C "$work/more/$p" --wildcards --no-anchored --ignore-case '*.ogg' '*.oga' '*.wav' '*.flac' '*.opus' '*.mp3' '*.aif' '*.aiff' '*.au' '*.pk3' \
                 '*.zip' '*.love' '*.jar' '*.rcc' '*.cat' '*.wad' '*.sf2' '*.pat' 2>/dev/null || [ -d "$work/more/$p/usr" ] || die "cannot unpack package $p"
         "$venv/bin/python" "$here/containers.py" "$work/more/$p"
         touch "$work/more/.$p"

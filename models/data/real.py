@@ -4,8 +4,8 @@
     python real.py judge FOLDER NAME=FOLDER ...           # DNSMOS P.835 (Reddy et al. 2022) of each system, paired differences by bootstrap
 
 ROOT is where `prepare.sh` unpacked the packages (`data/denoise/.work/root`). The recordings are words and phrases that volunteers spoke at
-home for tuxpaint-stamps-default, in the languages that training leaves out, and the actors of fillets-ng-data-cs, whom it leaves out too:
-microphones, rooms, hum, hiss. Nothing was mixed by us; recordings of one speaker follow each other, as they are, until ten seconds
+home for tuxpaint-stamps-default and that training leaves out (other voices of their languages are in it, but for Catalan), and the actors of
+fillets-ng-data-cs, whom it leaves out too: microphones, rooms, hum, hiss. Nothing was mixed by us; recordings of one speaker follow each other, as they are, until ten seconds
 are full. `judge` needs `pip install speechmos==0.0.1.1 librosa onnxruntime`, whose package holds DNSMOS's weights.
 """
 

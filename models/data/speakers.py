@@ -27,6 +27,9 @@ TAKEN, LEFT = 3.0, 0.06
 def find(root, more):
     """Yields (source, speaker, name, path), sorted within a speaker."""
     share = root / "usr/share"
+    for folder in ("klettres", "gcin-voice", "games/hedgewars", "tuxpaint/stamps"):
+        if not (share / folder).is_dir():
+            raise SystemExit(f"corpus: {share / folder} is missing; expected its package unpacked there")
     for lang in KLETTRES:
         for p in sorted((share / "klettres" / lang).glob("*/*.ogg")):
             yield "klettres", lang, f"{p.parent.name}-{p.stem}", p

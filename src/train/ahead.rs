@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use candle_core::Device;
 
@@ -39,9 +39,19 @@ const READY: usize = 2;
 
 /// Threads that make the examples of a share, and one that lays them side by side. They end when this is dropped.
 pub struct Ahead {
-    ready: Receiver<Examples>,
-    /// Where examples go that were learned from, to be filled again.
-    back: Sender<Examples>,
+    /// The steps' examples, and where they go when they were learned from, to be filled again; nothing once this is dropped.
+    ends: Option<(Receiver<Examples>, Sender<Examples>)>,
+    laying: Option<JoinHandle<()>>,
+}
+
+impl Drop for Ahead {
+    /// Waits until nobody lays examples: pinned memory is let go of before the program ends.
+    fn drop(&mut self) {
+        self.ends = None;
+        if let Some(laying) = self.laying.take() {
+            let _ = laying.join();
+        }
+    }
 }
 
 /// The examples of a step. Dropped, they are filled with others: whoever copies them to a device must have them there by then.
@@ -90,15 +100,16 @@ impl Ahead {
         for _ in 0..READY + 2 {
             let _ = back.send(Examples::with_capacity(share.count, len, device));
         }
-        thread::spawn(move || in_order(&made, &empty, &pass, share.count));
-        Self { ready, back }
+        let laying = Some(thread::spawn(move || in_order(&made, &empty, &pass, share.count)));
+        Self { ends: Some((ready, back)), laying }
     }
 
     /// The examples of the next step.
     pub fn take(&mut self) -> Result<Taken> {
-        let stopped = |_| Error::Train("the threads that make examples stopped early".into());
-        let examples = Some(self.ready.recv().map_err(stopped)?);
-        Ok(Taken { examples, back: self.back.clone() })
+        let stopped = || Error::Train("the threads that make examples stopped early".into());
+        let (ready, back) = self.ends.as_ref().ok_or_else(stopped)?;
+        let examples = Some(ready.recv().map_err(|_| stopped())?);
+        Ok(Taken { examples, back: back.clone() })
     }
 }
 
@@ -179,7 +190,7 @@ mod tests {
         assert!(back.send(Examples::with_capacity(2, 1, &Device::Cpu)).is_ok());
         in_order(&made, &empty, &pass, 2);
         drop(pass);
-        assert!(Ahead { ready, back }.take().is_err());
+        assert!(Ahead { ends: Some((ready, back)), laying: None }.take().is_err());
     }
 
     #[test]

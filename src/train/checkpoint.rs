@@ -25,6 +25,9 @@ pub struct Progress {
     pub recipe: String,
     /// Seconds spent so far.
     pub seconds: f64,
+    /// What the card says of the model that the run began with, if with one.
+    #[serde(default)]
+    pub begun_from: String,
 }
 
 /// The states of [`Begins`](super::begins::Begins), by name.

@@ -52,15 +52,15 @@ impl Dice {
         self.unit() < f64::from(p)
     }
 
-    /// Normal, mean 0 and deviation 1 (Box & Muller 1958), from 32 bits for the length and 32 for the angle: up to 6.7.
+    /// Normal, mean 0 and deviation 1 (Box & Muller 1958), from 32 bits for the length and 32 for the angle: up to 6.8.
     pub fn normal(&mut self) -> f32 {
         if let Some(other) = self.other.take() {
             return other;
         }
         let bits = self.rng.next_u64();
         let part = |bits: u32| (bits as f32 + 0.5) / (1u64 << 32) as f32;
-        let length = (-2.0 * part(bits as u32).ln()).max(0.0).sqrt();
-        let (sin, cos) = (std::f32::consts::TAU * part((bits >> 32) as u32)).sin_cos();
+        let length = (-2.0 * libm::logf(part(bits as u32))).max(0.0).sqrt();
+        let (sin, cos) = libm::sincosf(std::f32::consts::TAU * part((bits >> 32) as u32));
         self.other = Some(length * sin);
         length * cos
     }

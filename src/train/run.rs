@@ -93,6 +93,8 @@ pub fn train(recipe: &Recipe, options: &mut RunOptions<'_>) -> Result<Option<Mod
         }
     }
     run.save(options).map_err(|error| run.broken(error))?;
+    // Nobody leaves while another is still adding up.
+    run.peers.sum(&mut [0.0])?;
     if !run.leads() {
         return Ok(None);
     }
@@ -250,7 +252,12 @@ impl Run<'_> {
             Makes::Ahead(ahead, judge, learner) => {
                 let examples = ahead.take()?;
                 let own = first + (rank * examples.count()) as u64;
-                let Graph { verdict, flat, end } = step.graph(judge, &examples, rank, own)?;
+                let graph = step.graph(judge, &examples, rank, own);
+                if graph.is_err() {
+                    // The examples are filled again, which the device may still be copying.
+                    let _ = self.model.device().synchronize();
+                }
+                let Graph { verdict, flat, end } = graph?;
                 if world == 1 {
                     // The losses are asked for last, so that nothing waits for them.
                     let report = learner.step(&mut self.model, &flat, drawn.rate, run.batch)?;
@@ -339,7 +346,7 @@ impl Run<'_> {
         let card = Card {
             name: self.recipe.name.clone(),
             recipe: self.recipe.to_text(),
-            data: self.recipe.about.data.clone(),
+            data: format!("{}{}", self.recipe.about.data, self.progress.begun_from),
             licence: self.recipe.about.licence.clone(),
             seed: self.recipe.seed,
             commit: options.commit.clone(),

@@ -92,7 +92,9 @@ impl<'a> Run<'a> {
         };
         let mut optimiser = AdamW::new(&recipe.optimiser, groups(&plan, &weights, recipe.run.dynamics_rate))?;
         let files = Files::of(recipe, &options.out);
-        let fresh = Progress { step: 0, optimiser_steps: 0, recipe: recipe.to_text(), seconds: 0.0 };
+        let begun_from = options.from.as_ref().map(begun_from).unwrap_or_default();
+        let fresh =
+            Progress { step: 0, optimiser_steps: 0, recipe: recipe.to_text(), seconds: 0.0, begun_from };
         let resumed = options.resume && files.checkpoint.exists();
         let (mut progress, heard) = if resumed {
             checkpoint::load(&files.checkpoint, &plan, &mut weights, &mut optimiser)?
@@ -127,7 +129,7 @@ impl<'a> Run<'a> {
         let peers: Box<dyn Peers> = match &options.place {
             None => Box::new(Alone),
             Some(place) => {
-                let of = (progress.step, clean_and_noise, &progress.recipe);
+                let of = (progress.step, clean_and_noise, &progress.recipe, hash_of(&weights));
                 let tcp = Tcp::connect(place, *blake3::hash(format!("{of:?}").as_bytes()).as_bytes())?;
                 together(tcp, &options.device)?
             }
@@ -168,22 +170,48 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The weights of a model whose parameters are those of the plan.
+/// The weights of a model of the recipe's plan.
 fn weights_of(model: &Model, plan: &Plan) -> Result<Weights> {
+    let what = format!("--from {}", model.card.name);
     let shape =
         |plan: &Plan| plan.params.iter().map(|p| (p.name.clone(), p.shape.clone())).collect::<Vec<_>>();
     let (own, wanted) = (shape(&model.plan), shape(plan));
-    if own == wanted {
-        return Ok(model.weights.clone());
+    if let Some(((name, shape), (other, of))) = wanted.iter().zip(&own).find(|(a, b)| a != b) {
+        return Err(Error::input(
+            what,
+            format!("{name} {shape:?}, as the recipe has"),
+            format!("{other} {of:?}"),
+        ));
     }
-    let first = wanted.iter().zip(&own).find(|(a, b)| a != b);
-    let (expected, got) = match first {
-        Some(((name, shape), (other, of))) => {
-            (format!("{name} {shape:?}, as the recipe has"), format!("{other} {of:?}"))
-        }
-        None => (format!("{} tensors, as the recipe has", wanted.len()), own.len().to_string()),
-    };
-    Err(Error::input(format!("--from {}", model.card.name), expected, got))
+    if own.len() != wanted.len() || model.plan.hash() != plan.hash() {
+        return Err(Error::input(what, "a model with the recipe's [model]", "another of like tensors"));
+    }
+    let dry = Recipe::parse(&model.card.recipe, "card").is_ok_and(|recipe| recipe.run.dry != 0.0);
+    if dry {
+        return Err(Error::input(what, "a model without a dry share", "one that has it in its weights"));
+    }
+    Ok(model.weights.clone())
+}
+
+/// What a card says of the model that its run began with.
+fn begun_from(model: &Model) -> String {
+    let card = &model.card;
+    let hash = hash_of(&model.weights).to_hex();
+    format!(
+        " Begun with the weights of {} ({}; licence: {}), BLAKE3 {}.",
+        card.name,
+        card.data,
+        card.licence,
+        &hash[..16]
+    )
+}
+
+fn hash_of(weights: &Weights) -> blake3::Hash {
+    let mut hash = blake3::Hasher::new();
+    for tensor in weights.tensors() {
+        hash.update(&tensor.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<_>>());
+    }
+    hash.finalize()
 }
 
 /// Processes with GPUs add up from one to the other, if they can.
