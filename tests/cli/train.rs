@@ -122,6 +122,8 @@ fn a_run_begins_from_another_model() {
     let pairs = first.tensors().iter().flatten().zip(second.tensors().iter().flatten());
     let off = pairs.fold(0f32, |off, (a, b)| off.max((a - b).abs()));
     assert!(off < 1e-6, "weights moved by {off}");
+    let card = cascabel::model::Model::load(folder.path("second/small.safetensors")).unwrap().card;
+    assert!(card.data.contains("Begun with the weights of small"), "{}", card.data);
     folder.run("train small.toml --out third --from denoise").refused(2, &["--from denoise: expected"]);
     assert!(!folder.path("third").exists());
 }
