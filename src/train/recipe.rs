@@ -220,6 +220,13 @@ mod tests {
     }
 
     #[test]
+    fn the_bundled_models_last_stretch_is_of_the_same_model() -> Result<()> {
+        let more = Recipe::parse(include_str!("../../models/denoise-more.toml"), "denoise-more.toml")?;
+        assert_eq!(more.model, Recipe::parse(BUNDLED, "denoise.toml")?.model);
+        Ok(())
+    }
+
+    #[test]
     fn the_bundled_recipes_model_keeps_to_its_budget() -> Result<()> {
         let Recipe { model, run, .. } = Recipe::parse(BUNDLED, "denoise.toml")?;
         let (plan, rate) = (model.plan()?, f64::from(model.rate().unwrap_or(0)));
