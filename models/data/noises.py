@@ -3,7 +3,7 @@
 Each source is a folder below /usr/share and two patterns over the file's path there: what is taken, and what of it is left
 out. Left out are single voices (cries, orders, laughter); crowds stay, for a crowd is noise. Of a piece of music a stretch of
 twelve seconds is taken. None of it is in test: `overlap.py` compares every clip with valid and test; the two dozen short or
-tonal ones that were above 0.5 by it are left out. The packages of `HELD` are never trained on: they are a second set to judge generality by.
+tonal ones that were above 0.5 by it are left out. The noise of the packages of `HELD` is never trained on: it is a second set to judge generality by.
 """
 
 import re
@@ -102,7 +102,7 @@ SOURCES = (
     Source("tuxpaint-stamps-default", "tuxpaint/stamps", leave="_desc|symbols|/(people|hobbies)/"),
 )
 
-# Judged by, never trained on.
+# Judged by; their noise is never trained on.
 HELD = {"btanks-data", "lugaru-data", "scratch", "torcs-data", "tuxpaint-stamps-default"}
 
 # Where a piece of music is taken from, and how much of it; a shorter one from its start.

@@ -56,24 +56,22 @@ impl Drop for Ahead {
 
 /// The examples of a step. Dropped, they are filled with others: whoever copies them to a device must have them there by then.
 pub struct Taken {
-    examples: Option<Examples>,
+    examples: Examples,
     back: Sender<Examples>,
 }
 
 impl Deref for Taken {
     type Target = Examples;
 
-    #[expect(clippy::expect_used, reason = "only drop takes them")]
     fn deref(&self) -> &Examples {
-        self.examples.as_ref().expect("there until dropped")
+        &self.examples
     }
 }
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        if let Some(examples) = self.examples.take() {
-            let _ = self.back.send(examples);
-        }
+        let empty = Examples::with_capacity(0, 0, &Device::Cpu);
+        let _ = self.back.send(std::mem::replace(&mut self.examples, empty));
     }
 }
 
@@ -108,7 +106,7 @@ impl Ahead {
     pub fn take(&mut self) -> Result<Taken> {
         let stopped = || Error::Train("the threads that make examples stopped early".into());
         let (ready, back) = self.ends.as_ref().ok_or_else(stopped)?;
-        let examples = Some(ready.recv().map_err(|_| stopped())?);
+        let examples = ready.recv().map_err(|_| stopped())?;
         Ok(Taken { examples, back: back.clone() })
     }
 }
