@@ -1,8 +1,8 @@
 // Activations, gates and FiLM: one thread a number. Arguments named ·s are how far apart the rows of a tensor lie; results are
 // contiguous.
 //
-// y = act(x); GLU: y = x·sigmoid(z), (x, z) the halves of a row; gate: y = x·act(z); FiLM: y = x·(1 + s) + t, (s, t) the
-// halves of a row. Codes of the activations are those of `Act` in order: src/exec/candle/cuda/elementwise.rs.
+// Where there are o and b: y = o + act(x + b); GLU: y = o + x·sigmoid(z), (x, z) the halves of a row x + b; gate: y = o + x·act(z);
+// FiLM: y = o + x·(1 + s) + t, (s, t) the halves of a row. Codes of the activations are those of `Act` in order: src/exec/candle/cuda/elementwise.rs.
 
 struct Value {
     float y, slope;
@@ -44,36 +44,51 @@ __device__ static Value act(int code, float x) {
 // Where number i of contiguous rows lies in rows `apart`.
 __device__ static long in_rows(unsigned i, unsigned width, int apart) { return (long)(i / width) * apart + i % width; }
 
-extern "C" __global__ void activate_forward(const float *x, float *y, int count, int width, int xs, int code) {
-    EACH(i, count) y[i] = act(code, x[in_rows(i, width, xs)]).y;
+// Number c of the row b; 0 where there is none.
+__device__ static float bias(const float *b, int biased, unsigned c) { return biased ? b[c] : 0.0f; }
+
+extern "C" __global__ void activate_forward(const float *x, const float *b, const float *o, float *y, int count, int width, int xs,
+                                            int biased, int added, int code) {
+    EACH(i, count) {
+        float v = act(code, x[in_rows(i, width, xs)] + bias(b, biased, i % width)).y;
+        y[i] = added ? o[i] + v : v;
+    }
 }
 
-extern "C" __global__ void activate_backward(const float *x, const float *g, float *gx, int count, int width, int xs, int gs,
-                                             int code) {
-    EACH(i, count) gx[i] = g[in_rows(i, width, gs)] * act(code, x[in_rows(i, width, xs)]).slope;
+extern "C" __global__ void activate_backward(const float *x, const float *b, const float *g, float *gx, int count, int width,
+                                             int xs, int gs, int biased, int code) {
+    EACH(i, count) gx[i] = g[in_rows(i, width, gs)] * act(code, x[in_rows(i, width, xs)] + bias(b, biased, i % width)).slope;
 }
 
 // half: the width of y.
-extern "C" __global__ void glu_forward(const float *x, float *y, int count, int half, int xs, int code) {
+extern "C" __global__ void glu_forward(const float *x, const float *b, const float *o, float *y, int count, int half, int xs,
+                                       int biased, int added, int code) {
     EACH(i, count) {
         const float *from = x + in_rows(i, half, xs);
-        y[i] = from[0] * sigmoid(from[half]);
+        unsigned c = i % half;
+        float v = (from[0] + bias(b, biased, c)) * sigmoid(from[half] + bias(b, biased, half + c));
+        y[i] = added ? o[i] + v : v;
     }
 }
 
-extern "C" __global__ void glu_backward(const float *x, const float *g, float *gx, int count, int half, int xs, int gs,
-                                        int code) {
+extern "C" __global__ void glu_backward(const float *x, const float *b, const float *g, float *gx, int count, int half, int xs,
+                                        int gs, int biased, int code) {
     EACH(i, count) {
         const float *from = x + in_rows(i, half, xs);
-        float *to = gx + in_rows(i, half, 2 * half), gi = g[in_rows(i, half, gs)], s = sigmoid(from[half]);
+        unsigned c = i % half;
+        float *to = gx + in_rows(i, half, 2 * half), gi = g[in_rows(i, half, gs)];
+        float s = sigmoid(from[half] + bias(b, biased, half + c));
         to[0] = gi * s;
-        to[half] = gi * from[0] * s * (1.0f - s);
+        to[half] = gi * (from[0] + bias(b, biased, c)) * s * (1.0f - s);
     }
 }
 
-extern "C" __global__ void gate_forward(const float *x, const float *z, float *y, int count, int width, int xs, int zs,
-                                        int code) {
-    EACH(i, count) y[i] = x[in_rows(i, width, xs)] * act(code, z[in_rows(i, width, zs)]).y;
+extern "C" __global__ void gate_forward(const float *x, const float *z, const float *o, float *y, int count, int width, int xs,
+                                        int zs, int added, int code) {
+    EACH(i, count) {
+        float v = x[in_rows(i, width, xs)] * act(code, z[in_rows(i, width, zs)]).y;
+        y[i] = added ? o[i] + v : v;
+    }
 }
 
 extern "C" __global__ void gate_backward(const float *x, const float *z, const float *g, float *gx, float *gz, int count,
@@ -86,11 +101,12 @@ extern "C" __global__ void gate_backward(const float *x, const float *z, const f
     }
 }
 
-extern "C" __global__ void film_forward(const float *x, const float *st, float *y, int count, int width, int xs, int zs,
-                                        int code) {
+extern "C" __global__ void film_forward(const float *x, const float *st, const float *o, float *y, int count, int width, int xs,
+                                        int zs, int added, int code) {
     EACH(i, count) {
         const float *row = st + in_rows(i, width, zs);
-        y[i] = x[in_rows(i, width, xs)] * (1.0f + row[0]) + row[width];
+        float v = x[in_rows(i, width, xs)] * (1.0f + row[0]) + row[width];
+        y[i] = added ? o[i] + v : v;
     }
 }
 

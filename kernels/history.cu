@@ -5,7 +5,7 @@
 // threads; gradients go apart to the rows before, gh, and to the call's, gx.
 
 #define EACH(i, count) \
-    for (long i = blockIdx.x * (long)blockDim.x + threadIdx.x; i < (count); i += (long)gridDim.x * blockDim.x)
+    for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < (unsigned)(count); i += gridDim.x * blockDim.x)
 
 // Number c of row e of a stream's ext.
 __device__ static float at(const float *before, const float *x, long s, int e, int c, int h, int t, int w, int xs) {
@@ -72,9 +72,9 @@ extern "C" __global__ void frame_forward(const float *before, const float *x, fl
                                          int period, int window, int rows, int xs) {
     int width = w * window;
     EACH(i, count) {
-        long row = i / width, s = row / rows;
+        unsigned row = i / width;
         int in = i % width;
-        y[i] = at(before, x, s, start + row % rows * period + in / w, in % w, h, t, w, xs);
+        y[i] = at(before, x, row / rows, start + row % rows * period + in / w, in % w, h, t, w, xs);
     }
 }
 

@@ -1,6 +1,6 @@
 // LayerNorm and RMSNorm over rows: y = (x − μ)·r·w + b, r = 1/√(mean((x − μ)²) + ε). One warp a row.
 //
-// Backward, with x̂ = (x − μ)·r and ĝ = ȳ·w: x̄ = r·(ĝ − mean(ĝ) − x̂·mean(ĝ·x̂)); the sums over rows for w̄ and b̄ are taken
+// Backward, with x̂ = (x − μ)·r and ĝ = ȳ·w: x̄ = r·(ĝ − mean(ĝ) − x̂·mean(ĝ·x̂)), added to what others that read x gave; the sums over rows for w̄ and b̄ are taken
 // apart, from the (μ, r) that the first pass leaves in `stats`.
 
 __device__ static float all(float v) {
@@ -30,8 +30,8 @@ extern "C" __global__ void norm_forward(const float *x, const float *w, const fl
     for (int c = threadIdx.x; c < d; c += 32) y[c] = (x[c] - mean) * r * w[c] + (biased ? b[c] : 0.0f);
 }
 
-extern "C" __global__ void norm_backward(const float *x, const float *w, const float *g, float *gx, float *stats, int rows,
-                                         int d, int eps_bits, int centred) {
+extern "C" __global__ void norm_backward(const float *x, const float *w, const float *g, const float *others, float *gx,
+                                         float *stats, int rows, int d, int eps_bits, int centred, int shared) {
     long row = blockIdx.x * (long)blockDim.y + threadIdx.y;
     if (row >= rows) return;
     x += row * d;
@@ -46,7 +46,9 @@ extern "C" __global__ void norm_backward(const float *x, const float *w, const f
     }
     sum = centred ? all(sum) / d : 0.0f;
     along = all(along) / d;
-    for (int c = threadIdx.x; c < d; c += 32) gx[c] = r * (g[c] * w[c] - sum - (x[c] - mean) * r * along);
+    others += shared ? row * d : 0;
+    for (int c = threadIdx.x; c < d; c += 32)
+        gx[c] = (shared ? others[c] : 0.0f) + r * (g[c] * w[c] - sum - (x[c] - mean) * r * along);
     if (threadIdx.x == 0) {
         stats[2 * row] = mean;
         stats[2 * row + 1] = r;

@@ -1,4 +1,4 @@
-// Sums over rows, and a row added to every row.
+// Sums over rows.
 
 // y[b, c] = the sum of x[r, c] over the b-th of gridDim.y shares of the rows, in a fixed order. Threads: 32 columns × 8 rows.
 extern "C" __global__ void sum_rows(const float *x, float *y, int rows, int width) {
@@ -15,10 +15,4 @@ extern "C" __global__ void sum_rows(const float *x, float *y, int rows, int widt
         for (int k = 1; k < 8; k++) sum += part[k][threadIdx.x];
         y[(long)blockIdx.y * width + c] = sum;
     }
-}
-
-// y[r, c] = x[r, c] + b[c].
-extern "C" __global__ void add_row(const float *x, const float *b, float *y, int count, int width) {
-    for (long i = blockIdx.x * (long)blockDim.x + threadIdx.x; i < count; i += (long)gridDim.x * blockDim.x)
-        y[i] = x[i] + b[i % width];
 }

@@ -25,6 +25,9 @@ struct Index {
 struct alignas(16) float4 {
     float x, y, z, w;
 };
+struct alignas(8) float2 {
+    float x, y;
+};
 struct uint2 {
     unsigned x, y;
 };

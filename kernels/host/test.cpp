@@ -15,6 +15,14 @@ namespace history {
 namespace norm {
 #include "../norm.cu"
 }
+namespace flat {
+#include "../flat.cu"
+}
+#include "../device.cuh"
+namespace loss {
+#include "../loss.cu"
+}
+#undef EACH
 namespace sums {
 #include "../sums.cu"
 }
@@ -110,27 +118,49 @@ static void test_elementwise() {
         for (int code = 0; code < 7; code++) {
             std::string which = " " + std::to_string(code) + name;
             auto plain = [&](const Doubles &x) { Doubles y(n); for (int i = 0; i < n; i++) y[i] = act(code, x[i]); return y; };
-            host::launch({2, 1, 1}, {32, 1, 1}, [&] { activate_forward(&xs[0], &y[0], n, width, apart, code); });
+            host::launch({2, 1, 1}, {32, 1, 1}, [&] { activate_forward(&xs[0], nullptr, nullptr, &y[0], n, width, apart, 0, 0, code); });
             close("activate" + which, y, plain(Doubles(x.begin(), x.end())), 1e-6);
-            host::launch({2, 1, 1}, {32, 1, 1}, [&] { activate_backward(&xs[0], &gs[0], &gx[0], n, width, apart, apart + 2, code); });
+            host::launch({2, 1, 1}, {32, 1, 1}, [&] { activate_backward(&xs[0], nullptr, &gs[0], &gx[0], n, width, apart, apart + 2, 0, code); });
             close("activate back" + which, gx, slope(x, g, plain), 1e-5);
+            Floats b = noise(width);
+            auto moved = [&](const Doubles &x) { Doubles y(n); for (int i = 0; i < n; i++) y[i] = act(code, x[i] + b[i % width]); return y; };
+            host::launch({2, 1, 1}, {32, 1, 1}, [&] { activate_forward(&xs[0], &b[0], &g[0], &y[0], n, width, apart, 1, 1, code); });
+            Doubles added = moved(Doubles(x.begin(), x.end()));
+            for (int i = 0; i < n; i++) added[i] += g[i];
+            close("activate with a bias, added" + which, y, added, 1e-6);
+            host::launch({2, 1, 1}, {32, 1, 1}, [&] { activate_backward(&xs[0], &b[0], &gs[0], &gx[0], n, width, apart, apart + 2, 1, code); });
+            close("activate with a bias back" + which, gx, slope(x, g, moved), 1e-5);
             auto gate = [&](const Doubles &x, const Doubles &z) { Doubles y(n); for (int i = 0; i < n; i++) y[i] = x[i] * act(code, z[i]); return y; };
             Doubles dx(x.begin(), x.end()), dz(z.begin(), z.end());
-            host::launch({1, 1, 1}, {32, 1, 1}, [&] { gate_forward(&xs[0], &zs[0], &y[0], n, width, apart, apart + 1, code); });
-            close("gate" + which, y, gate(dx, dz), 1e-6);
+            host::launch({1, 1, 1}, {32, 1, 1}, [&] { gate_forward(&xs[0], &zs[0], &g[0], &y[0], n, width, apart, apart + 1, 1, code); });
+            added = gate(dx, dz);
+            for (int i = 0; i < n; i++) added[i] += g[i];
+            close("gate, added" + which, y, added, 1e-6);
             host::launch({1, 1, 1}, {32, 1, 1}, [&] { gate_backward(&xs[0], &zs[0], &gs[0], &gx[0], &gz[0], n, width, apart, apart + 1, apart + 2, code); });
             close("gate back" + which, gx, slope(x, g, [&](const Doubles &x) { return gate(x, dz); }), 1e-5);
             close("gate back, its act" + which, gz, slope(z, g, [&](const Doubles &z) { return gate(dx, z); }), 1e-5);
         }
         Floats pair = noise(2 * n, -2, 2), pairs = spread(pair, 2 * width, 2 * width + 3), gpair = unwritten(2 * n);
-        auto glu = [&](const Doubles &p) { Doubles y(n); for (int i = 0; i < n; i++) { int at = i / width * 2 * width + i % width; y[i] = p[at] * act(4, p[at + width]); } return y; };
-        host::launch({1, 1, 1}, {32, 1, 1}, [&] { glu_forward(&pairs[0], &y[0], n, width, 2 * width + 3, 0); });
-        close("glu" + name, y, glu(Doubles(pair.begin(), pair.end())), 1e-6);
-        host::launch({1, 1, 1}, {32, 1, 1}, [&] { glu_backward(&pairs[0], &gs[0], &gpair[0], n, width, 2 * width + 3, apart + 2, 0); });
-        close("glu back" + name, gpair, slope(pair, g, glu), 1e-5);
+        Floats b = noise(2 * width);
+        for (int biased : {0, 1}) {
+            auto glu = [&](const Doubles &p) {
+                Doubles y(n);
+                for (int i = 0; i < n; i++) {
+                    int c = i % width, at = i / width * 2 * width + c;
+                    y[i] = (p[at] + biased * b[c]) * act(4, p[at + width] + biased * b[width + c]);
+                }
+                return y;
+            };
+            host::launch({1, 1, 1}, {32, 1, 1}, [&] { glu_forward(&pairs[0], &b[0], &g[0], &y[0], n, width, 2 * width + 3, biased, biased, 0); });
+            Doubles added = glu(Doubles(pair.begin(), pair.end()));
+            for (int i = 0; i < n; i++) added[i] += biased * g[i];
+            close("glu" + name, y, added, 1e-6);
+            host::launch({1, 1, 1}, {32, 1, 1}, [&] { glu_backward(&pairs[0], &b[0], &gs[0], &gpair[0], n, width, 2 * width + 3, apart + 2, biased, 0); });
+            close("glu back" + name, gpair, slope(pair, g, glu), 1e-5);
+        }
         auto film = [&](const Doubles &x, const Doubles &p) { Doubles y(n); for (int i = 0; i < n; i++) { int at = i / width * 2 * width + i % width; y[i] = x[i] * (1 + p[at]) + p[at + width]; } return y; };
         Doubles dx(x.begin(), x.end()), dp(pair.begin(), pair.end());
-        host::launch({1, 1, 1}, {32, 1, 1}, [&] { film_forward(&xs[0], &pairs[0], &y[0], n, width, apart, 2 * width + 3, 0); });
+        host::launch({1, 1, 1}, {32, 1, 1}, [&] { film_forward(&xs[0], &pairs[0], nullptr, &y[0], n, width, apart, 2 * width + 3, 0, 0); });
         close("film" + name, y, film(dx, dp), 1e-6);
         host::launch({1, 1, 1}, {32, 1, 1}, [&] { film_backward(&xs[0], &pairs[0], &gs[0], &gx[0], &gpair[0], n, width, apart, 2 * width + 3, apart + 2, 0); });
         close("film back" + name, gx, slope(x, g, [&](const Doubles &x) { return film(x, dp); }), 1e-5);
@@ -272,8 +302,13 @@ static void test_norm_and_sums() {
             host::launch({2, 1, 1}, {32, 8, 1}, [&] { norm::norm_forward(&x[0], &w[0], &b[0], &y[0], rows, d, bits(eps), centred, centred); });
             close(name, y, plain(dx, dw), 1e-5);
             Floats gx = unwritten(rows * d), stats = unwritten(2 * rows), part = unwritten(3 * 2 * d);
-            host::launch({2, 1, 1}, {32, 8, 1}, [&] { norm::norm_backward(&x[0], &w[0], &g[0], &gx[0], &stats[0], rows, d, bits(eps), centred); });
-            if (d > 1 || !centred) close(name + " back", gx, slope(x, g, [&](const Doubles &x) { return plain(x, dw); }), 1e-4);
+            host::launch({2, 1, 1}, {32, 8, 1}, [&] { norm::norm_backward(&x[0], &w[0], &g[0], nullptr, &gx[0], &stats[0], rows, d, bits(eps), centred, 0); });
+            Doubles gradient = slope(x, g, [&](const Doubles &x) { return plain(x, dw); });
+            if (d > 1 || !centred) close(name + " back", gx, gradient, 1e-4);
+            Floats others = noise(rows * d), all = unwritten(rows * d);
+            host::launch({2, 1, 1}, {32, 8, 1}, [&] { norm::norm_backward(&x[0], &w[0], &g[0], &others[0], &all[0], &stats[0], rows, d, bits(eps), centred, 1); });
+            for (int i = 0; i < rows * d; i++) gradient[i] = others[i] + (double)gx[i];
+            close(name + " back, added", all, gradient, 1e-6);
             host::launch({(unsigned)(d + 63) / 64, 3, 1}, {64, 1, 1}, [&] { norm::norm_weights(&x[0], &g[0], &stats[0], &part[0], rows, d); });
             Doubles sum(2 * d), expected = slope(w, g, [&](const Doubles &w) { return plain(dx, w); });
             for (size_t i = 0; i < part.size(); i++) sum[i % (2 * d)] += part[i];
@@ -287,15 +322,158 @@ static void test_norm_and_sums() {
     for (int width : {1, 40})
         for (int rows : {1, 9, 300})
             for (unsigned shares : {1u, 4u}) {
-                Floats x = noise(rows * width), y = unwritten(shares * width), b = noise(width), added = unwritten(rows * width);
+                Floats x = noise(rows * width), y = unwritten(shares * width);
                 host::launch({(unsigned)(width + 31) / 32, shares, 1}, {32, 8, 1}, [&] { sums::sum_rows(&x[0], &y[0], rows, width); });
-                Doubles sum(width), expected(width), plain;
+                Doubles sum(width), expected(width);
                 for (size_t i = 0; i < y.size(); i++) sum[i % width] += y[i];
-                for (size_t i = 0; i < x.size(); i++) expected[i % width] += x[i], plain.push_back(x[i] + b[i % width]);
+                for (size_t i = 0; i < x.size(); i++) expected[i % width] += x[i];
                 close("sum of rows", sum, expected, 1e-5);
-                host::launch({2, 1, 1}, {32, 1, 1}, [&] { sums::add_row(&x[0], &b[0], &added[0], rows * width, width); });
-                close("a row added", added, plain, 1e-6);
             }
+}
+
+// The spectral terms of one example by their definition: see src/train/loss.rs and src/train/loss/envelope.rs.
+struct Weights {
+    double convergence, log, magnitude, complex, envelope;
+};
+static double spectral_loss(const Doubles &x, const Doubles &y, const Floats &window, int hop, const Floats &band, int stretch, double floor,
+                            double c, double asymmetry, const Weights &of, double *parts) {
+    int n = window.size(), m = n / 2, len = x.size(), rows = len / hop + 1, bands = band.size() / 2;
+    auto spectra = [&](const Doubles &x) {
+        std::vector<Complex> all;
+        for (int r = 0; r < rows; r++)
+            for (int k = 0; k <= m; k++) {
+                Complex sum = 0;
+                for (int j = 0; j < n; j++) {
+                    int t = r * hop - m + j;
+                    if (t >= 0 && t < len) sum += x[t] * (double)window[j] * std::polar(1.0, -2 * M_PI * j * k / n);
+                }
+                all.push_back(sum);
+            }
+        return all;
+    };
+    auto a = spectra(x), b = spectra(y);
+    double off = 0, size = 0, logs = 0, magnitudes = 0, complexes = 0, cells = a.size();
+    for (size_t i = 0; i < a.size(); i++) {
+        double r = sqrt(std::norm(a[i]) + floor), q = sqrt(std::norm(b[i]) + floor), d = pow(r, c) - pow(q, c);
+        off += (r - q) * (r - q), size += q * q, logs += std::abs(log(r / q)), magnitudes += (d < 0 ? asymmetry : 1) * d * d;
+        complexes += std::norm(pow(r, c - 1) * a[i] - pow(q, c - 1) * b[i]);
+    }
+    auto envelope = [&](const std::vector<Complex> &a, int j, int r) {
+        double power = floor;
+        for (int k = band[2 * j]; k < band[2 * j + 1]; k++) power += std::norm(a[r * (m + 1) + k]);
+        return sqrt(power);
+    };
+    double lost = 0, loudest = 0;
+    int step = std::max(stretch / 2, 1), stretches = (std::max(rows - stretch / 2, 1) + step - 1) / step, active = 0;
+    Doubles power(stretches);
+    for (int s = 0; s < stretches; s++) {
+        for (int j = 0; j < bands; j++)
+            for (int r = s * step; r < std::min(s * step + stretch, rows); r++) power[s] += pow(envelope(b, j, r), 2);
+        loudest = std::max(loudest, power[s]);
+    }
+    for (int s = 0; s < stretches; s++) {
+        if (power[s] <= std::max(1e-4 * loudest, floor * 2 * stretch * bands)) continue;
+        active++;
+        int from = s * step, to = std::min(from + stretch, rows);
+        for (int j = 0; j < bands; j++) {
+            double mx = 0, my = 0, xx = 0, yy = 0, xy = 0, count = to - from;
+            for (int r = from; r < to; r++) mx += envelope(a, j, r) / count, my += envelope(b, j, r) / count;
+            for (int r = from; r < to; r++) {
+                double u = envelope(a, j, r) - mx, v = envelope(b, j, r) - my;
+                xx += u * u, yy += v * v, xy += u * v;
+            }
+            lost += 1 - xy / (sqrt(xx + count * floor) * sqrt(yy + count * floor));
+        }
+    }
+    double found[5] = {sqrt(off / size), logs / cells, magnitudes / cells, complexes / cells, active ? lost / active / bands : 0};
+    if (parts) std::copy(found, found + 5, parts);
+    return of.convergence * found[0] + of.log * found[1] + of.magnitude * found[2] + of.complex * found[3] + of.envelope * found[4];
+}
+
+static void test_loss() {
+    const float floor = 1e-3f, c = 0.3f, asymmetry = 2.0f, share = 0.5f;
+    const Weights sole[] = {{1, 0, 0, 0, 0}, {0, 1, 0, 0, 0}, {0, 0, 1, 0, 0}, {0, 0, 0, 1, 0}, {0, 0, 0, 0, 1}, {0.3, 0.2, 3, 1, 0.5}};
+    // The third is not a power of two.
+    const int sizes[][3] = {{4, 3, 1}, {8, 6, 60}, {6, 5, 47}, {32, 24, 150}, {1, 1, 9}};
+    for (auto [m, hop, len] : sizes)
+        for (const Weights &of : sole) {
+            int examples = 2, rows = len / hop + 1, stretch = 4, step = 2, bands = of.envelope == 0 || m < 4 ? 0 : 2;
+            int stretches = (std::max(rows - stretch / 2, 1) + step - 1) / step, count = examples * bands * rows;
+            Floats x = noise(examples * len), y = noise(examples * len), window = noise(2 * m, 0.2f, 1.0f), band, band_of(m + 1, -1.0f), turns;
+            // The second target swells, so that not all of its stretches are active.
+            for (int t = 0; t < len; t++) y[len + t] *= pow((t + 1.0) / len, 6);
+            if (bands) band = {1.0f, 3.0f, 3.0f, (float)m};
+            for (int j = 0; j < bands; j++)
+                for (int k = band[2 * j]; k < band[2 * j + 1]; k++) band_of[k] = j;
+            for (int j = 0; j < 2 * m; j++) turns.push_back(cos(M_PI * j / m)), turns.push_back(sin(M_PI * j / m));
+            Floats part = unwritten(examples * rows * 5), envelopes = unwritten(2 * count + 1), sums(examples * 5), each = unwritten(examples * stretches);
+            Floats pull = unwritten(count + 1), of_bands = unwritten(examples * bands + 1), frames = unwritten(examples * rows * 2 * m);
+            Floats before = noise(examples * len, -0.01f, 0.01f), grad = unwritten(examples * len), old = noise(examples * 6, 0.0f, 0.1f), values = unwritten(examples * 6);
+            const float *ex = envelopes.data(), *ey = ex + count;
+            float cell = share / (rows * (m + 1));
+            host::launch({(unsigned)rows, (unsigned)examples, 1}, {64, 1, 1}, [&] {
+                loss::spectral_sums(&x[0], &y[0], &window[0], &turns[0], band.data(), &part[0], &envelopes[0], len, m, hop, bands, bits(c), bits(floor), bits(asymmetry));
+            });
+            for (int e = 0; e < examples; e++)
+                for (int r = 0; r < rows; r++)
+                    for (int i = 0; i < 5; i++) sums[e * 5 + i] += part[(e * rows + r) * 5 + i];
+            if (bands) {
+                host::launch({(unsigned)examples, 1, 1}, {64, 1, 1}, [&] { loss::envelope_active(ey, &each[0], rows, bands, stretch, stretches, bits(floor), bits(1e-4f)); });
+                host::launch({(unsigned)(examples * bands), 1, 1}, {32, 1, 1}, [&] { loss::envelope_pull(ex, ey, &each[0], &pull[0], &of_bands[0], rows, bands, stretch, stretches, bits(floor)); });
+            }
+            host::launch({1, 1, 1}, {32, 1, 1}, [&] { loss::spectral_values(&sums[0], &of_bands[0], &old[0], &values[0], examples, bands, bits(share), bits(cell)); });
+            host::launch({(unsigned)rows, (unsigned)examples, 1}, {64, 1, 1}, [&] {
+                loss::spectral_pull(&x[0], &y[0], &window[0], &turns[0], &sums[0], &band_of[0], ex, &pull[0], &frames[0], len, m, hop, bands, bits(c), bits(floor), bits(asymmetry),
+                                    bits(of.convergence * share), bits(of.log * cell), bits(of.magnitude * 2 * c * cell), bits(of.complex * 2 * cell), bits(of.envelope * share));
+            });
+            host::launch({2, 1, 1}, {32, 1, 1}, [&] { loss::add_frames(&frames[0], &before[0], &grad[0], examples * len, len, rows, m, hop); });
+            std::string name = "spectra of " + std::to_string(2 * m) + " in " + std::to_string(len);
+            for (int e = 0; e < examples; e++) {
+                Doubles target(y.begin() + e * len, y.begin() + (e + 1) * len), at(x.begin() + e * len, x.begin() + (e + 1) * len), expected;
+                double parts[5];
+                Weights used = of;
+                if (!bands) used.envelope = 0;
+                spectral_loss(at, target, window, hop, band, stretch, floor, c, asymmetry, used, parts);
+                const int place[] = {0, 2, 3, 4, 5};
+                for (int i = 0; i < (bands ? 5 : 4); i++) close(name + ", a value", Doubles{values[6 * e + place[i]]}, Doubles{old[6 * e + place[i]] + share * parts[i]}, 1e-5);
+                auto along = [&](const Doubles &x) { return Doubles{share * spectral_loss(x, target, window, hop, band, stretch, floor, c, asymmetry, used, nullptr)}; };
+                Floats own(x.begin() + e * len, x.begin() + (e + 1) * len), moved(grad.begin() + e * len, grad.begin() + (e + 1) * len);
+                expected = slope(own, Floats{1.0f}, along);
+                for (int t = 0; t < len; t++) expected[t] += before[e * len + t];
+                close(name + ", their gradient", moved, expected, 1e-4);
+            }
+        }
+    for (int len : {1, 77, 1000})
+        for (int term : {0, 1}) {
+            Floats x = noise(2 * len), y = noise(2 * len), grad = unwritten(2 * len), values = unwritten(4);
+            float e = 1e-6f, l1 = term ? 0.0f : 0.7f, si_sdr = term ? 0.3f : 0.0f;
+            host::launch({2, 1, 1}, {64, 1, 1}, [&] { loss::waveform_terms(&x[0], &y[0], &grad[0], &values[0], len, bits(l1), bits(si_sdr), bits(e)); });
+            auto plain = [&](const Doubles &x) {
+                Doubles found;
+                for (int k = 0; k < 2; k++) {
+                    double p = 0, s = 0, off = 0, far = 0;
+                    for (int t = k * len; t < (k + 1) * len; t++) p += x[t] * y[t], s += (double)y[t] * y[t], far += std::abs(x[t] - y[t]) / len;
+                    double alpha = p / (s + e * len);
+                    for (int t = k * len; t < (k + 1) * len; t++) off += pow(x[t] - alpha * y[t], 2);
+                    found.push_back(term ? 10 * log10((off + e * len) / (alpha * alpha * s + e * len)) : far);
+                }
+                return found;
+            };
+            float weight = term ? si_sdr : l1;
+            std::string name = term ? "SI-SDR" : "L1";
+            close(name, Doubles{values[term], values[2 + term]}, plain(Doubles(x.begin(), x.end())), 1e-5);
+            // Of one sample the SI-SDR's gradient is what is left of nearly equal numbers.
+            if (len > 1 || !term) close(name + ", its gradient", grad, slope(x, Floats{weight, weight}, plain), 1e-4);
+        }
+}
+
+static void test_flat() {
+    Floats a = noise(70), b = noise(1), c = noise(300), to(512);
+    flat::Parts parts = {{&a[0], &b[0], &c[0]}, {0, 128, 192}, {70, 1, 300}};
+    host::launch({2, 3, 1}, {32, 1, 1}, [&] { flat::place_parts(parts, &to[0]); });
+    Doubles expected(512);
+    std::copy(a.begin(), a.end(), expected.begin()), expected[128] = b[0], std::copy(c.begin(), c.end(), expected.begin() + 192);
+    close("parts side by side", to, expected, 0);
 }
 
 static void test_adamw() {
@@ -331,7 +509,7 @@ static void test_adamw() {
 static void test_cross_entropy() {
     for (int count : {1, 5, 100})
         for (int rows : {1, 13}) {
-            Floats x = noise(rows * count, -6, 6), targets(rows), losses = unwritten(rows), grad = unwritten(rows * count), ones(rows, 0.125f);
+            Floats x = noise(rows * count, -2, 2), targets(rows), losses = unwritten(rows), grad = unwritten(rows * count), ones(rows, 0.125f);
             for (int r = 0; r < rows; r++) targets[r] = r * 7 % count;
             auto plain = [&](const Doubles &x) {
                 Doubles y(rows);
@@ -571,6 +749,8 @@ int main() {
     test_elementwise();
     test_history();
     test_norm_and_sums();
+    test_loss();
+    test_flat();
     test_adamw();
     test_cross_entropy();
     test_tables();

@@ -131,11 +131,11 @@ impl Step<'_> {
         let (verdict, grads, end) = if self.segment == 0 {
             let (y, end, tape) = model.record(&begin, input, dropout)?;
             let (verdict, grad) = judge.judge(&y, latency, examples)?;
-            (verdict, tape.backward(&grad, None)?, end)
+            (verdict, tape.of_weights().backward(&grad, None)?, end)
         } else {
             let (y, end, segments) = model.record_segments(&begin, input, dropout, self.segment)?;
             let (verdict, grad) = judge.judge(&y, latency, examples)?;
-            (verdict, segments.backward(&grad, None)?, end)
+            (verdict, segments.of_weights().backward(&grad, None)?, end)
         };
         let flat = model.layout().gather(&grads, model.flat()).map_err(train_error)?;
         Ok(Graph { verdict, flat, end })

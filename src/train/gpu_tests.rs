@@ -118,7 +118,7 @@ fn gpu_twenty_steps_have_the_same_losses_on_both() -> Result<()> {
         .replace("data/denoise/valid/clean", &at("valid-clean"))
         .replace("data/denoise/valid/noise", &at("valid-noise"))
         .replace("seconds = 3.0", "seconds = 0.512")
-        .replace("batch = 64", "batch = 8")
+        .replace("batch = 128", "batch = 8")
         .replace("products = \"tf32\"", "products = \"f32\"")
         .replace("valid_examples = 64", "valid_examples = 1")
         .replace("settle_seconds = 60", "settle_seconds = 1");

@@ -1,25 +1,34 @@
 //! Activations, gates and FiLM: each forward, and backward from what it read.
 //!
-//! `y = act(x)` (GLU: first half of the columns times the sigmoid of the second), `y = x·act(z)`, `y = x·(1 + s) + t` with
+//! `y = o + act(x + b)` (GLU: first half of the columns times the sigmoid of the second), `y = o + x·act(z)`, `y = x·(1 + s) + t` with
 //! (s, t) the halves of the second argument.
 
 use candle_core::{Result, Tensor};
 
+use super::columns::packed;
 #[cfg(feature = "train-cuda")]
 use super::cuda;
+use super::linear::add_row;
 use super::math::Real;
 use super::tensors::{by_dtype, tensor, width, with_all};
 use crate::plan::Act;
 use crate::wide::wide;
 
-/// `act(x)`.
-pub(super) fn activate(act: Act, x: &Tensor) -> Result<Tensor> {
-    if act == Act::None {
+/// `onto + act(x + b)`.
+pub(super) fn activate(act: Act, x: &Tensor, bias: Option<&Tensor>, onto: Option<&Tensor>) -> Result<Tensor> {
+    if act == Act::None && bias.is_none() && onto.is_none() {
         return Ok(x.clone());
     }
     #[cfg(feature = "train-cuda")]
     if x.device().is_cuda() {
-        return cuda::elementwise::activate(act, x);
+        return cuda::elementwise::activate(act, x, bias, onto);
+    }
+    if let Some(onto) = onto {
+        return packed(onto)? + activate(act, x, bias, None)?;
+    }
+    let x = &biased(x, bias)?;
+    if act == Act::None {
+        return Ok(x.clone());
     }
     let (width, mut dims) = (width(x), x.dims().to_vec());
     if let (Act::Glu, Some(last)) = (act, dims.last_mut()) {
@@ -33,15 +42,20 @@ pub(super) fn activate(act: Act, x: &Tensor) -> Result<Tensor> {
     })
 }
 
-/// x̄ of [`activate`].
-pub(super) fn activate_back(act: Act, x: &Tensor, g: &Tensor) -> Result<Tensor> {
+fn biased(x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    bias.map_or(Ok(x.clone()), |bias| add_row(x, bias))
+}
+
+/// x̄ of [`activate`]; that of `onto` is g.
+pub(super) fn activate_back(act: Act, x: &Tensor, bias: Option<&Tensor>, g: &Tensor) -> Result<Tensor> {
     if act == Act::None {
         return Ok(g.clone());
     }
     #[cfg(feature = "train-cuda")]
     if g.device().is_cuda() {
-        return cuda::elementwise::activate_back(act, x, g);
+        return cuda::elementwise::activate_back(act, x, bias, g);
     }
+    let x = &biased(x, bias)?;
     let width = width(x);
     by_dtype!(x.dtype(), T => {
         let gx = with_all::<T, 2, _>([x, g], |[x, g]| {
@@ -51,11 +65,14 @@ pub(super) fn activate_back(act: Act, x: &Tensor, g: &Tensor) -> Result<Tensor> 
     })
 }
 
-/// `x·act(z)`.
-pub(super) fn gate(act: Act, x: &Tensor, z: &Tensor) -> Result<Tensor> {
+/// `onto + x·act(z)`.
+pub(super) fn gate(act: Act, x: &Tensor, z: &Tensor, onto: Option<&Tensor>) -> Result<Tensor> {
     #[cfg(feature = "train-cuda")]
     if x.device().is_cuda() {
-        return cuda::elementwise::two(Some(act), x, z);
+        return cuda::elementwise::two(Some(act), x, z, onto);
+    }
+    if let Some(onto) = onto {
+        return packed(onto)? + gate(act, x, z, None)?;
     }
     by_dtype!(x.dtype(), T => {
         let y = with_all::<T, 2, _>([x, z], |[x, z]| wide(#[inline(always)] || gate_forward::<T>(act, x, z)))?;
@@ -81,7 +98,7 @@ pub(super) fn gate_back(act: Act, x: &Tensor, z: &Tensor, g: &Tensor) -> Result<
 pub(super) fn film(x: &Tensor, st: &Tensor) -> Result<Tensor> {
     #[cfg(feature = "train-cuda")]
     if x.device().is_cuda() {
-        return cuda::elementwise::two(None, x, st);
+        return cuda::elementwise::two(None, x, st, None);
     }
     let d = width(x);
     by_dtype!(x.dtype(), T => {

@@ -69,6 +69,14 @@ impl Layout {
 
     /// Gradients as one f32 tensor, laid out as the weights.
     pub fn gather(&self, grads: &Gradients, like: &Tensor) -> Result<Tensor> {
+        #[cfg(feature = "train-cuda")]
+        if like.device().is_cuda() {
+            let there =
+                |(range, grad): (_, &'_ Option<Tensor>)| grad.as_ref().map(|grad| (range, grad.clone()));
+            let parts: Vec<_> = self.ranges().zip(&grads.params).filter_map(there).collect();
+            let parts: Vec<_> = parts.iter().map(|(range, grad)| (range.clone(), grad)).collect();
+            return super::cuda::flat::gather(&parts, self.len, like.device());
+        }
         let zeros = |n: usize| Tensor::zeros(n, DType::F32, like.device());
         let mut parts = Vec::with_capacity(2 * self.places.len());
         for ((_, len), grad) in self.places.iter().zip(&grads.params) {

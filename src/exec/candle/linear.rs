@@ -1,4 +1,4 @@
-//! `y = x·Wᵀ + b` over rows, and the way back: `x̄ = ȳ·W`, `W̄ = ȳᵀ·x`, `b̄ = Σ ȳ`.
+//! `y = x·Wᵀ` over rows, and the way back: `x̄ = ȳ·W`, `W̄ = ȳᵀ·x`; a row added to every row, `y = x + b`, and back: `b̄ = Σ ȳ`.
 //!
 //! Rows `[.., k]` are one matrix; W is `[n, k]` and read transposed in place by the matrix product, so no second copy of it is
 //! kept.
@@ -12,27 +12,28 @@ use super::math::Real;
 use super::tensors::{by_dtype, tensor, width, with_all};
 use crate::wide::wide;
 
-/// `x·Wᵀ + b` for rows `[.., k]`, `W [n, k]`, `b [n]`.
-pub(super) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+/// `x·Wᵀ` for rows `[.., k]`, `W [n, k]`.
+pub(super) fn linear(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let (n, k) = weight.dims2()?;
     let (last, outer) = (width(x), &x.dims()[..x.rank().saturating_sub(1)]);
     if last != k {
         candle_core::bail!("linear: expected rows of {k}, got {last}");
     }
     let y = packed(x)?.reshape((x.elem_count() / k, k))?.matmul(&weight.t()?)?;
-    let y = match bias {
-        Some(bias) => add_row(&y, bias)?,
-        None => y,
-    };
     y.reshape(outer.iter().copied().chain([n]).collect::<Vec<_>>())
 }
 
-/// (x̄, W̄) of [`linear`].
-pub(super) fn linear_back(x: &Tensor, weight: &Tensor, g: &Tensor) -> Result<(Tensor, Tensor)> {
+/// x̄ of [`linear`].
+pub(super) fn input_back(x: &Tensor, weight: &Tensor, g: &Tensor) -> Result<Tensor> {
+    let (n, k) = weight.dims2()?;
+    packed(g)?.reshape((x.elem_count() / k, n))?.matmul(weight)?.reshape(x.shape())
+}
+
+/// W̄ of [`linear`].
+pub(super) fn weight_back(x: &Tensor, weight: &Tensor, g: &Tensor) -> Result<Tensor> {
     let (n, k) = weight.dims2()?;
     let rows = x.elem_count() / k;
-    let (flat, g) = (packed(x)?.reshape((rows, k))?, packed(g)?.reshape((rows, n))?);
-    Ok((g.matmul(weight)?.reshape(x.shape())?, g.t()?.matmul(&flat)?))
+    packed(g)?.reshape((rows, n))?.t()?.matmul(&packed(x)?.reshape((rows, k))?)
 }
 
 /// The sum over rows: `[n]`.
@@ -47,11 +48,8 @@ pub(super) fn sum_rows(g: &Tensor) -> Result<Tensor> {
     })
 }
 
-fn add_row(y: &Tensor, bias: &Tensor) -> Result<Tensor> {
-    #[cfg(feature = "train-cuda")]
-    if y.device().is_cuda() {
-        return cuda::linear::add_row(y, bias);
-    }
+/// `x + b` for rows of b's length, on the CPU.
+pub(super) fn add_row(y: &Tensor, bias: &Tensor) -> Result<Tensor> {
     by_dtype!(y.dtype(), T => {
         let sum = with_all::<T, 2, _>([y, bias], |[y, b]| {
             let mut y = y.to_vec();

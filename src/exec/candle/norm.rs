@@ -40,16 +40,18 @@ impl Norm {
         })
     }
 
-    /// (x̄, w̄, b̄).
-    pub fn back(self, x: &Tensor, w: &Tensor, g: &Tensor) -> Result<[Tensor; 3]> {
+    /// (x̄, w̄, b̄), x̄ added to what other readers of x gave.
+    pub fn back(self, x: &Tensor, w: &Tensor, g: &Tensor, others: Option<Tensor>) -> Result<[Tensor; 3]> {
         #[cfg(feature = "train-cuda")]
         if g.device().is_cuda() {
-            return cuda::norm::backward(x, w, g, self.eps, self.centred);
+            return cuda::norm::backward([x, w, g], others.as_ref(), self.eps, self.centred);
         }
         by_dtype!(x.dtype(), T => {
             let [gx, gw, gb] =
                 with_all::<T, 3, _>([x, w, g], |given| wide(#[inline(always)] || self.backward::<T>(given)))?;
-            Ok([tensor(gx, x.shape())?, tensor(gw, w.shape())?, tensor(gb, w.shape())?])
+            let gx = tensor(gx, x.shape())?;
+            let gx = others.map_or(Ok(gx.clone()), |others| others + gx)?;
+            Ok([gx, tensor(gw, w.shape())?, tensor(gb, w.shape())?])
         })
     }
 

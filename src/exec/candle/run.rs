@@ -10,7 +10,7 @@ use super::tape::{Kept, Tape};
 use super::{
     CandleInput, CandleModel, CandleState, Dropout, columns, elementwise, history, linear, train_error,
 };
-use crate::plan::{Dynamics, Input, NormKind, Op, OpKind, ParamId, Scan, View};
+use crate::plan::{Act, Dynamics, Input, NormKind, Op, OpKind, ParamId, Plan, Scan, View};
 use crate::{Error, Result};
 
 impl CandleModel {
@@ -40,17 +40,20 @@ impl CandleModel {
             CandleInput::Tokens(tokens) => Some(tokens.clone()),
         };
         let mut kept = Vec::with_capacity(self.plan.ops.len());
-        for (number, op) in self.plan.ops.iter().enumerate() {
+        while let Some(op) = self.plan.ops.get(kept.len()) {
             let named = |e| Error::Train(format!("op {}: {}", op.name, train_error(e)));
-            let (y, keep) = pass.op(number, op, input).map_err(named)?;
-            pass.values[op.output.0] = y;
+            let sum = summed(&self.plan, kept.len());
+            let onto = sum.map_or(Ok(None), |(_, other)| view(self, &pass.values, other)).map_err(named)?;
+            let (y, keep) = pass.op(kept.len(), op, input, onto.as_ref()).map_err(named)?;
+            pass.values[sum.map_or(op.output, |(sum, _)| sum.output).0] = y;
             kept.push(if keeps { keep } else { Kept::Nothing });
+            kept.extend(sum.map(|_| Kept::Nothing));
         }
         let state = CandleState { slots: pass.slots, position: state.position + rows as u64 };
         let Some(y) = pass.values[self.plan.output.0].clone() else {
             return Err(Error::Train("the plan's output has no rows".into()));
         };
-        let tape = Tape { model: self.clone(), tokens, values: pass.values, kept };
+        let tape = Tape { model: self.clone(), tokens, values: pass.values, kept, weights_only: false };
         Ok((y, state, tape))
     }
 
@@ -130,6 +133,18 @@ pub(super) fn inputs<const N: usize>(
     }
 }
 
+/// The sum right after op `number`, if nothing else reads the op's output and it can add as it goes, and what else is summed.
+fn summed(plan: &Plan, number: usize) -> Option<(&Op, View)> {
+    let (op, sum) = (plan.ops.get(number)?, plan.ops.get(number + 1)?);
+    let ([a, b], OpKind::Add) = (sum.inputs.as_slice(), &sum.kind) else { return None };
+    let other = if a.value == op.output { b } else { a };
+    let adds = matches!(op.kind, OpKind::Linear { .. } | OpKind::Gate { .. });
+    let reads = plan.ops.iter().flat_map(|op| &op.inputs).filter(|view| view.value == op.output);
+    let alone = plan.output != op.output && sum.inputs.iter().any(|view| view.value == op.output);
+    let whole = sum.inputs.iter().all(|view| view.width == plan.value(op.output).width);
+    (adds && alone && whole && reads.count() == 1).then_some((sum, *other))
+}
+
 impl Norm {
     pub(super) fn new(kind: NormKind, eps_bits: u32) -> Self {
         Self { eps: f32::from_bits(eps_bits), centred: kind == NormKind::Layer }
@@ -141,21 +156,22 @@ impl Pass<'_> {
         self.model.param(id)
     }
 
-    /// One op's output.
-    fn op(&mut self, number: usize, op: &Op, input: CandleInput<'_>) -> Candle<Done> {
+    /// One op's output, added to `onto`.
+    fn op(&mut self, number: usize, op: &Op, input: CandleInput<'_>, onto: Option<&Tensor>) -> Candle<Done> {
         match &op.kind {
             OpKind::Embed { table } => self.embed(*table, input),
             OpKind::Conv { .. } | OpKind::Delay { .. } | OpKind::Frame { .. } | OpKind::Overlap { .. } => {
                 self.look_back(op)
             }
             OpKind::Scan(s) => self.scan(s, op),
-            OpKind::Gate { act } => self.two(op, |x, z| elementwise::gate(*act, x, z)),
-            OpKind::Activate { act } => self.one(op, |x| plain(elementwise::activate(*act, x))),
+            OpKind::Gate { act } => self.two(op, |x, z| elementwise::gate(*act, x, z, onto)),
+            OpKind::Activate { act } => self.one(op, |x| plain(elementwise::activate(*act, x, None, None))),
             OpKind::Add => self.two(op, |a, b| columns::packed(a)? + columns::packed(b)?),
             OpKind::Film => self.two(op, elementwise::film),
             OpKind::Linear { weight, bias, act } => self.one(op, |x| {
-                let before = linear::linear(x, self.param(*weight), bias.map(|b| self.param(b)))?;
-                Ok((elementwise::activate(*act, &before)?, Kept::Before(before)))
+                let products = linear::linear(x, self.param(*weight))?;
+                let y = elementwise::activate(*act, &products, bias.map(|b| self.param(b)), onto)?;
+                Ok((y, Kept::Linear((*act != Act::None).then_some(products))))
             }),
             OpKind::Norm { kind, weight, bias, eps_bits } => self.one(op, |x| {
                 let norm = Norm::new(*kind, *eps_bits);
@@ -206,7 +222,10 @@ impl Pass<'_> {
         let moves = match op.kind {
             OpKind::Conv { weight, bias, act, .. } => {
                 let before = history::conv(&history, self.param(weight), bias.map(|b| self.param(b)))?;
-                return Ok((Some(elementwise::activate(act, &before)?), Kept::Conv(history, before)));
+                return Ok((
+                    Some(elementwise::activate(act, &before, None, None)?),
+                    Kept::Conv(history, before),
+                ));
             }
             OpKind::Frame { period, window } => {
                 let phase = (from.completed(self.position) % period as u64) as usize;

@@ -17,6 +17,7 @@ pub struct Segments {
     dropout: Option<Dropout>,
     /// The first row, rows and state at the beginning of each.
     parts: Vec<(usize, usize, CandleState)>,
+    weights_only: bool,
 }
 
 impl CandleModel {
@@ -35,8 +36,14 @@ impl CandleModel {
             CandleInput::Samples(x) => (x, false),
             CandleInput::Tokens(x) => (x, true),
         };
-        let mut all =
-            Segments { model: self.clone(), input: whole.clone(), tokens, dropout, parts: Vec::new() };
+        let mut all = Segments {
+            model: self.clone(),
+            input: whole.clone(),
+            tokens,
+            dropout,
+            parts: Vec::new(),
+            weights_only: false,
+        };
         let total = whole.dim(1).map_err(train_error)?;
         let (mut outputs, mut now, mut at) = (Vec::new(), state.clone(), 0);
         while at < total || outputs.is_empty() {
@@ -56,6 +63,12 @@ fn kind(tokens: bool, x: &Tensor) -> CandleInput<'_> {
 }
 
 impl Segments {
+    /// As [`Tape::of_weights`](super::Tape::of_weights).
+    pub fn of_weights(mut self) -> Self {
+        self.weights_only = true;
+        self
+    }
+
     /// As [`Tape::backward`](super::Tape::backward).
     pub fn backward(self, y: &Tensor, end: Option<&[Option<Tensor>]>) -> Result<Gradients> {
         let rows = self.parts.iter().map(|(_, len, _)| len).sum::<usize>();
@@ -69,9 +82,10 @@ impl Segments {
             let part = |x: &Tensor| x.narrow(1, at, len).and_then(|x| x.contiguous()).map_err(train_error);
             let (_, _, tape) =
                 self.model.record(&state, kind(self.tokens, &part(&self.input)?), self.dropout)?;
+            let tape = if self.weights_only { tape.of_weights() } else { tape };
             let grads = tape.backward(&part(y)?, Some(&slots))?;
             slots = grads.slots;
-            if !self.tokens {
+            if !self.tokens && !self.weights_only {
                 // Samples on which nothing depends: the ends of frames that never came.
                 let none = || part(&self.input)?.zeros_like().map_err(train_error);
                 inputs.push(grads.input.map_or_else(none, Ok)?);

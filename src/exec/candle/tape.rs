@@ -14,15 +14,16 @@ use super::history::{History, HistoryGrad, Moves, conv_back};
 use super::norm::Norm;
 use super::run::{continuous, inputs, shape, view};
 use super::scan::{Scanned, scan_back};
+use super::tensors::width;
 use super::{CandleModel, elementwise, linear, train_error};
-use crate::plan::{Dynamics, Op, OpKind, ParamId, Scan, View};
+use crate::plan::{Dynamics, Op, OpKind, ParamId, Plan, Scan, View};
 use crate::{Error, Result};
 
 /// What the way back needs of an op beside the values that it read.
 pub(super) enum Kept {
     Nothing,
-    /// A linear's output before its activation.
-    Before(Tensor),
+    /// A linear's products, before bias and activation, where it has one.
+    Linear(Option<Tensor>),
     /// Rows that are in the state alone, as no row of the result fell due.
     Heard(History),
     /// A convolution's input, and its output before the activation.
@@ -44,6 +45,7 @@ pub struct Tape {
     pub(super) tokens: Option<Tensor>,
     pub(super) values: Vec<Option<Tensor>>,
     pub(super) kept: Vec<Kept>,
+    pub(super) weights_only: bool,
 }
 
 /// Gradients of what a call was given.
@@ -57,9 +59,15 @@ pub struct Gradients {
 }
 
 impl Tape {
+    /// Leaves out the gradients of the samples, and of states that hold nothing but samples: training asks for neither.
+    pub fn of_weights(mut self) -> Self {
+        self.weights_only = true;
+        self
+    }
+
     /// The gradients from those of the output `[S, T, width]` and, where something depends on it, of the final state.
     pub fn backward(self, y: &Tensor, end: Option<&[Option<Tensor>]>) -> Result<Gradients> {
-        let Self { model, tokens, mut values, mut kept } = self;
+        let Self { model, tokens, mut values, mut kept, weights_only } = self;
         let plan = model.plan();
         let of = &plan.values[plan.output.0];
         let shape = values[plan.output.0].as_ref().map_or(&[][..], Tensor::dims);
@@ -75,6 +83,7 @@ impl Tape {
             model: &model,
             tokens: tokens.as_ref(),
             parts: plan.values.iter().map(|_| Vec::new()).collect(),
+            wanted: if weights_only { learned(plan) } else { vec![true; plan.values.len()] },
             grads: Gradients {
                 params: vec![None; plan.params.len()],
                 slots: end.map_or_else(|| vec![None; plan.states.len()], <[_]>::to_vec),
@@ -88,11 +97,21 @@ impl Tape {
             back.op(op, &values, kept).map_err(named)?;
             values[op.output.0] = None;
         }
-        if tokens.is_none() {
+        if tokens.is_none() && !weights_only {
             back.grads.input = back.value(plan.input_value.0).map_err(train_error)?;
         }
         Ok(back.grads)
     }
+}
+
+/// Which values depend on weights.
+fn learned(plan: &Plan) -> Vec<bool> {
+    let mut learned = vec![false; plan.values.len()];
+    for op in &plan.ops {
+        let of_inputs = op.inputs.iter().any(|view| learned[view.value.0]);
+        learned[op.output.0] = of_inputs || op.kind.params().next().is_some();
+    }
+    learned
 }
 
 struct Back<'a> {
@@ -100,6 +119,8 @@ struct Back<'a> {
     tokens: Option<&'a Tensor>,
     /// Of each value, from its readers.
     parts: Vec<Vec<Part>>,
+    /// Whether a value's gradient is asked for.
+    wanted: Vec<bool>,
     grads: Gradients,
 }
 
@@ -109,10 +130,25 @@ impl Back<'_> {
         gather(std::mem::take(&mut self.parts[value]), self.model.plan().values[value].width)
     }
 
+    fn wants(&self, to: Option<&View>) -> bool {
+        to.is_some_and(|to| self.wanted[to.value.0])
+    }
+
     fn give(&mut self, to: Option<&View>, grad: Tensor) -> Candle<()> {
         let Some(to) = to else { bail!("an input is missing") };
+        if !self.wanted[to.value.0] {
+            return Ok(());
+        }
         self.parts[to.value.0].push(Part { offset: to.offset, grad });
         Ok(())
+    }
+
+    /// Takes back what another reader gave of the same columns, for one that adds to it as it goes.
+    fn given(&mut self, to: Option<&View>) -> Option<Tensor> {
+        let to = to?;
+        let same = |part: &Part| (part.offset, width(&part.grad)) == (to.offset, to.width);
+        let parts = &mut self.parts[to.value.0];
+        parts.iter().position(same).map(|i| parts.swap_remove(i).grad)
     }
 
     fn param(&mut self, id: ParamId, grad: Tensor) -> Candle<()> {
@@ -132,12 +168,13 @@ impl Back<'_> {
                 return self.scan(op, scan, [&rows, &params, &h0], &scanned, g);
             }
             Kept::Heard(history) => return self.heard(op, &history, None),
+            Kept::Moved(..) if !self.wants(op.inputs.first()) => return Ok(()),
             Kept::Moved(history, moves) => {
                 let grad = g.map(|g| moves.back(&history, &packed(&g)?)).transpose()?;
                 return self.heard(op, &history, grad);
             }
             Kept::Conv(history, before) => return self.conv(op, &history, &before, g),
-            Kept::Nothing | Kept::Before(_) | Kept::Mask(_) => {}
+            Kept::Nothing | Kept::Linear(_) | Kept::Mask(_) => {}
         }
         let Some(g) = g else { return Ok(()) };
         let first = || match op.inputs.first() {
@@ -152,20 +189,29 @@ impl Back<'_> {
                 let grad = model.param(*table).zeros_like()?.index_add(&tokens, &g, 0)?;
                 self.param(*table, grad)
             }
-            (OpKind::Linear { weight, bias, act }, Kept::Before(before)) => {
+            (OpKind::Linear { weight, bias, act }, Kept::Linear(products)) => {
                 let Some(x) = first()? else { return Ok(()) };
-                let g = packed(&elementwise::activate_back(*act, &before, &g)?)?;
-                let (gx, gw) = linear::linear_back(&x, model.param(*weight), &g)?;
-                self.param(*weight, gw)?;
+                let g = match &products {
+                    Some(products) => {
+                        let bias = bias.map(|b| model.param(b));
+                        packed(&elementwise::activate_back(*act, products, bias, &g)?)?
+                    }
+                    None => packed(&g)?,
+                };
+                let weight_of = model.param(*weight);
+                self.param(*weight, linear::weight_back(&x, weight_of, &g)?)?;
                 if let Some(bias) = bias {
                     self.param(*bias, linear::sum_rows(&g)?)?;
                 }
-                self.give(op.inputs.first(), gx)
+                if !self.wants(op.inputs.first()) {
+                    return Ok(());
+                }
+                self.give(op.inputs.first(), linear::input_back(&x, weight_of, &g)?)
             }
             (OpKind::Norm { kind, weight, bias, eps_bits }, _) => {
                 let Some(x) = first()? else { return Ok(()) };
-                let norm = Norm::new(*kind, *eps_bits);
-                let [gx, gw, gb] = norm.back(&packed(&x)?, model.param(*weight), &packed(&g)?)?;
+                let (norm, others) = (Norm::new(*kind, *eps_bits), self.given(op.inputs.first()));
+                let [gx, gw, gb] = norm.back(&packed(&x)?, model.param(*weight), &packed(&g)?, others)?;
                 self.param(*weight, gw)?;
                 if let Some(bias) = bias {
                     self.param(*bias, gb)?;
@@ -174,7 +220,7 @@ impl Back<'_> {
             }
             (OpKind::Activate { act }, _) => {
                 let Some(x) = first()? else { return Ok(()) };
-                self.give(op.inputs.first(), elementwise::activate_back(*act, &x, &g)?)
+                self.give(op.inputs.first(), elementwise::activate_back(*act, &x, None, &g)?)
             }
             (OpKind::Add, _) => {
                 self.give(op.inputs.first(), g.clone())?;
@@ -200,7 +246,7 @@ impl Back<'_> {
             bail!("{} keeps what a conv keeps", op.name)
         };
         let Some(g) = g else { return self.heard(op, history, None) };
-        let g = packed(&elementwise::activate_back(act, before, &g)?)?;
+        let g = packed(&elementwise::activate_back(act, before, None, &g)?)?;
         let (grad, [gw, gb]) = conv_back(history, self.model.param(weight), &g)?;
         self.param(weight, gw)?;
         if let Some(bias) = bias {

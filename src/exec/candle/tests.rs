@@ -352,6 +352,13 @@ fn segments_give_the_gradients_of_the_whole() -> Result<()> {
         compare().map_err(train_error)?;
         let missing = |g: &Gradients| g.params.iter().filter(|p| p.is_none()).count();
         assert_eq!(missing(&whole), missing(&grads));
+        let (_, _, again) = model.record_segments(&state, CandleInput::Samples(&x), dropout, rows)?;
+        let of_weights = again.of_weights().backward(&gy, Some(&slots))?;
+        assert!(of_weights.input.is_none() && missing(&of_weights) == missing(&grads));
+        for (a, b) in grads.params.iter().zip(&of_weights.params) {
+            let (Some(a), Some(b)) = (a, b) else { continue };
+            assert_eq!(numbers(a)?, numbers(b)?, "segments of {rows}, weights alone");
+        }
     }
     assert!(model.record_segments(&state, CandleInput::Samples(&x), None, 0).is_err());
     let (y, _, tape) = model.record(&state, CandleInput::Samples(&x), None)?;

@@ -258,7 +258,7 @@ fn gpu_losses_agree() {
             compressed_complex,
             envelope,
             asymmetry: 2.0,
-            resolutions: vec![[256, 96], [512, 192], [1024, 384]],
+            resolutions: vec![[256, 96], [320, 150], [1024, 384], [8192, 4096]],
             ..LossSpec::none()
         };
         let (mut host, device) =
@@ -282,14 +282,14 @@ fn gpu_losses_agree() {
                 let mut grad = vec![0.0; len];
                 let want = host.value_and_grad(x, y, &mut grad).unwrap();
                 let far = |a: f64, b: f64| (a - b).abs() / (1e-4 + b.abs());
-                assert!(far(values[i].total, want.total) < 1e-3, "{spec:?} {i}: {:?}, {want:?}", values[i]);
+                assert!(far(values[i].total, want.total) < 1e-5, "{spec:?} {i}: {:?}, {want:?}", values[i]);
                 let most = grad.iter().fold(1e-9f32, |m, g| m.max(g.abs()));
                 let worst = grad.iter().zip(&grads[i]).fold(0f32, |m, (a, b)| m.max((a - b).abs())) / most;
                 println!(
                     "{len} samples, example {i}: value off by {:e}, gradient by {worst:e}",
                     far(values[i].total, want.total)
                 );
-                assert!(worst < 1e-3, "{spec:?}, {len} samples, example {i}: gradient off by {worst}");
+                assert!(worst < 2e-4, "{spec:?}, {len} samples, example {i}: gradient off by {worst}");
             }
         }
     }

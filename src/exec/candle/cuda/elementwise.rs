@@ -2,6 +2,7 @@
 
 use candle_core::{Result, Tensor};
 
+use super::super::columns::packed;
 use super::super::tensors::width;
 use super::call::{Kernels, each, kernels, launch, room, tensor, with_rows};
 use crate::plan::Act;
@@ -29,26 +30,27 @@ fn activation(act: Act, x: &Tensor) -> (&'static str, usize, usize) {
     }
 }
 
-/// `act(x)`.
-pub fn activate(act: Act, x: &Tensor) -> Result<Tensor> {
+/// `onto + act(x + b)`.
+pub fn activate(act: Act, x: &Tensor, bias: Option<&Tensor>, onto: Option<&Tensor>) -> Result<Tensor> {
     let (name, count, width) = activation(act, x);
     let mut dims = x.dims().to_vec();
     dims.last_mut().into_iter().for_each(|last| *last = width);
-    with_rows([x], |device, [(x, xs)]| {
+    let onto = onto.map(packed).transpose()?;
+    with_rows([x, bias.unwrap_or(x), onto.as_ref().unwrap_or(x)], |device, [(x, xs), (b, _), (o, _)]| {
         let (mut y, name) = (room(device, count)?, format!("{name}_forward"));
-        let sizes = [count, width, xs, code(act)];
-        launch(device, (&KERNELS, &name), each(count), &[&x], &mut [&mut y], &sizes)?;
+        let sizes = [count, width, xs, usize::from(bias.is_some()), usize::from(onto.is_some()), code(act)];
+        launch(device, (&KERNELS, &name), each(count), &[&x, &b, &o], &mut [&mut y], &sizes)?;
         Ok(tensor(y, device, dims))
     })
 }
 
-/// x̄ of `act(x)`.
-pub fn activate_back(act: Act, x: &Tensor, g: &Tensor) -> Result<Tensor> {
+/// x̄ of `act(x + b)`.
+pub fn activate_back(act: Act, x: &Tensor, bias: Option<&Tensor>, g: &Tensor) -> Result<Tensor> {
     let (name, count, width) = activation(act, x);
-    with_rows([x, g], |device, [(xv, xs), (g, gs)]| {
+    with_rows([x, bias.unwrap_or(x), g], |device, [(xv, xs), (b, _), (g, gs)]| {
         let (mut gx, name) = (room(device, x.elem_count())?, format!("{name}_backward"));
-        let sizes = [count, width, xs, gs, code(act)];
-        launch(device, (&KERNELS, &name), each(count), &[&xv, &g], &mut [&mut gx], &sizes)?;
+        let sizes = [count, width, xs, gs, usize::from(bias.is_some()), code(act)];
+        launch(device, (&KERNELS, &name), each(count), &[&xv, &b, &g], &mut [&mut gx], &sizes)?;
         Ok(tensor(gx, device, x.shape()))
     })
 }
@@ -57,13 +59,13 @@ fn pair(act: Option<Act>) -> (&'static str, usize) {
     act.map_or(("film", 0), |act| ("gate", code(act)))
 }
 
-/// `x·act(z)`, or FiLM without an activation.
-pub fn two(act: Option<Act>, x: &Tensor, z: &Tensor) -> Result<Tensor> {
-    let ((name, code), count) = (pair(act), x.elem_count());
-    with_rows([x, z], |device, [(xv, xs), (z, zs)]| {
+/// `onto + x·act(z)`, or FiLM without an activation.
+pub fn two(act: Option<Act>, x: &Tensor, z: &Tensor, onto: Option<&Tensor>) -> Result<Tensor> {
+    let ((name, code), count, onto) = (pair(act), x.elem_count(), onto.map(packed).transpose()?);
+    with_rows([x, z, onto.as_ref().unwrap_or(x)], |device, [(xv, xs), (z, zs), (o, _)]| {
         let (mut y, name) = (room(device, count)?, format!("{name}_forward"));
-        let sizes = [count, width(x), xs, zs, code];
-        launch(device, (&KERNELS, &name), each(count), &[&xv, &z], &mut [&mut y], &sizes)?;
+        let sizes = [count, width(x), xs, zs, usize::from(onto.is_some()), code];
+        launch(device, (&KERNELS, &name), each(count), &[&xv, &z, &o], &mut [&mut y], &sizes)?;
         Ok(tensor(y, device, x.shape()))
     })
 }

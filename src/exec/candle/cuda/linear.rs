@@ -1,28 +1,12 @@
-//! The bias of a linear: added to every row, its gradient summed over rows.
+//! Sums over rows: the gradient of a bias, and of what blocks of a kernel leave.
 
 use candle_core::cuda_backend::CudaDevice;
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView};
 use candle_core::{Result, Tensor};
 
-use super::call::{Kernels, each, kernels, launch, room, tensor, with_all};
+use super::call::{Kernels, kernels, launch, room, tensor, with_all};
 
 const KERNELS: Kernels = kernels!("sums");
-
-/// `x + b` for rows of b's length.
-pub fn add_row(x: &Tensor, b: &Tensor) -> Result<Tensor> {
-    with_all([x, b], |device, [xs, b]| {
-        let mut y = room(device, xs.len())?;
-        launch(
-            device,
-            (&KERNELS, "add_row"),
-            each(xs.len()),
-            &[&xs, &b],
-            &mut [&mut y],
-            &[xs.len(), b.len()],
-        )?;
-        Ok(tensor(y, device, x.shape()))
-    })
-}
 
 /// The sum of rows of `width`.
 pub fn sum_rows(g: &Tensor, width: usize) -> Result<Tensor> {

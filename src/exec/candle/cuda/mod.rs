@@ -7,6 +7,7 @@ pub(crate) mod call;
 pub(super) mod columns;
 pub(super) mod discretise;
 pub(super) mod elementwise;
+pub(super) mod flat;
 pub(crate) mod history;
 pub(super) mod linear;
 pub(super) mod norm;

@@ -23,15 +23,21 @@ pub fn forward(x: &Tensor, w: &Tensor, b: Option<&Tensor>, eps: f32, centred: bo
     })
 }
 
-/// (x̄, w̄, b̄).
-pub fn backward(x: &Tensor, w: &Tensor, g: &Tensor, eps: f32, centred: bool) -> Result<[Tensor; 3]> {
+/// (x̄, w̄, b̄), x̄ added to what `others` gave.
+pub fn backward(
+    [x, w, g]: [&Tensor; 3],
+    others: Option<&Tensor>,
+    eps: f32,
+    centred: bool,
+) -> Result<[Tensor; 3]> {
     let d = w.elem_count();
-    with_all([x, w, g], |device, [xs, w, g]| {
+    with_all([x, w, g, others.unwrap_or(w)], |device, [xs, w, g, given]| {
         let rows = xs.len() / d;
         let (mut gx, mut stats) = (room(device, xs.len())?, room(device, 2 * rows)?);
-        let sizes = [rows, d, eps.to_bits() as usize, usize::from(centred)];
+        let shared = usize::from(others.is_some());
+        let sizes = [rows, d, eps.to_bits() as usize, usize::from(centred), shared];
         let results = &mut [&mut gx, &mut stats];
-        launch(device, (&KERNELS, "norm_backward"), warps(rows), &[&xs, &w, &g], results, &sizes)?;
+        launch(device, (&KERNELS, "norm_backward"), warps(rows), &[&xs, &w, &g, &given], results, &sizes)?;
         let shares = rows.div_ceil(64).min(512);
         let mut part = room(device, shares * 2 * d)?;
         let (grid, given) = (((d.div_ceil(64), shares), (64, 1)), [&xs, &g, &stats.slice(..)]);
