@@ -150,7 +150,7 @@ class Denoiser(torch.nn.Module):
         names = ["basis", "quadrature.basis"] if c.get("quadrature") else ["basis"]
         for k, name in enumerate(names):
             coefficients = self.linear(name, older, False)
-            for i, delay in enumerate(c["taps"]):
+            for i, delay in enumerate(c.get("taps", [0])):
                 held = F.pad(coefficients, (0, 0, delay, 0))[:, : coefficients.shape[1]]
                 total = total + held * parts[i * len(names) + k]
         z = self.linear("decoder", total, False)
