@@ -4,7 +4,8 @@
 // again where their gradient is transformed back. A real frame of n = 2m numbers is the transform of m pairs of neighbours.
 // Constants come as the bits of an int. All sums have a fixed order.
 //
-//   spectral_sums ─► sums of terms, envelopes ─► envelope_active, envelope_pull ─► spectral_pull ─► frames ─► add_frames ─► ∂L/∂x
+//   spectral_sums ─► sums of terms, envelopes ─► envelope_active, envelope_pull, difference_share ─► spectral_pull ─► frames
+//   ─► add_frames ─► ∂L/∂x
 #include "device.cuh"
 
 #define EACH(i, count) \
@@ -27,7 +28,7 @@ __device__ static float warp_sum(float x) {
     return x;
 }
 
-// L1 and SI-SDR of example blockIdx.x. values [examples, 2].
+// Mean |x − y| and SI-SDR of example blockIdx.x, and the gradient of the second: values [examples, 2].
 extern "C" __global__ void waveform_terms(const float *x, const float *y, float *grad, float *values, int n, int l1_bits,
                                           int si_sdr_bits, int floor_bits) {
     __shared__ double by_x, by_y, alpha;
@@ -51,10 +52,32 @@ extern "C" __global__ void waveform_terms(const float *x, const float *y, float 
         by_y = by_si_sdr * scale * 2.0 / (s + e) * ((alpha * s - p) / b - alpha * s / a);
     }
     __syncthreads();
-    for (int t = threadIdx.x; t < n; t += blockDim.x) {
-        float d = x[t] - y[t];
-        float step = d == 0.0f ? 0.0f : copysignf(by_l1 / n, d);
-        grad[t] = step + (float)(by_x * (x[t] - alpha * y[t]) + by_y * y[t]);
+    for (int t = threadIdx.x; t < n; t += blockDim.x) grad[t] = by_x * (x[t] - alpha * y[t]) + by_y * y[t];
+}
+
+// share [examples]: what the gradient of the weighted differences S is multiplied by, 1 or r/(least + S). waveform [examples, 2],
+// spectral [examples, 6]: the terms.
+extern "C" __global__ void difference_share(const float *waveform, const float *spectral, float *share, int examples, int relative_bits,
+                                            int least_bits, int l1_bits, int convergence_bits, int log_bits, int magnitude_bits,
+                                            int complex_bits) {
+    float relative = __int_as_float(relative_bits);
+    const float weights[] = {__int_as_float(convergence_bits), __int_as_float(log_bits), __int_as_float(magnitude_bits),
+                             __int_as_float(complex_bits)};
+    const int at[] = {0, 2, 3, 4};
+    EACH(e, examples) {
+        float sum = __int_as_float(l1_bits) * waveform[2 * e];
+        for (int i = 0; i < 4; i++)
+            if (weights[i] != 0.0f) sum += weights[i] * spectral[6 * e + at[i]];
+        share[e] = relative == 0.0f ? 1.0f : relative / (__int_as_float(least_bits) + sum);
+    }
+}
+
+// after = before + each example's share of the gradient of mean |x − y|.
+extern "C" __global__ void l1_pull(const float *x, const float *y, const float *share, const float *before, float *after, int count,
+                                   int n, int l1_bits) {
+    EACH(i, count) {
+        float d = x[i] - y[i], step = share[i / n] * __int_as_float(l1_bits) / n;
+        after[i] = before[i] + (d == 0.0f ? 0.0f : copysignf(step, d));
     }
 }
 
@@ -170,18 +193,18 @@ extern "C" __global__ void spectral_sums(const float *x, const float *y, const f
     }
 }
 
-// The gradient of all terms by frame blockIdx.x of example blockIdx.y: frames [examples, rows, 2m]. sums [examples, 5]; band_of: the
-// band of each bin, or −1; envelope, pull [examples, bands, rows]: x's envelopes and the envelope term's gradient by them.
+// The gradient of all terms by frame blockIdx.x of example blockIdx.y: frames [examples, rows, 2m]. sums [examples, 5]; share
+// [examples]: what the differences' is multiplied by; band_of: the band of each bin, or −1; envelope, pull [examples, bands, rows]: x's envelopes and the envelope term's gradient by them.
 extern "C" __global__ void spectral_pull(const float *x, const float *y, const float *window, const float *turn, const float *sums,
-                                         const float *band_of, const float *envelope, const float *pull, float *frames, int len,
-                                         int m, int hop, int bands, int c_bits, int floor_bits, int asymmetry_bits,
+                                         const float *share, const float *band_of, const float *envelope, const float *pull,
+                                         float *frames, int len, int m, int hop, int bands, int c_bits, int floor_bits, int asymmetry_bits,
                                          int convergence_bits, int log_bits, int magnitude_bits, int complex_bits, int envelope_bits) {
     DYNAMIC_SHARED;
     float c = __int_as_float(c_bits), floor = __int_as_float(floor_bits), asymmetry = __int_as_float(asymmetry_bits);
-    float by_log = __int_as_float(log_bits), by_magnitude = __int_as_float(magnitude_bits), by_complex = __int_as_float(complex_bits);
-    float by_envelope = __int_as_float(envelope_bits);
+    float part = share[blockIdx.y], by_log = part * __int_as_float(log_bits), by_magnitude = part * __int_as_float(magnitude_bits);
+    float by_complex = part * __int_as_float(complex_bits), by_envelope = __int_as_float(envelope_bits);
     const float *sum = sums + 5 * blockIdx.y;
-    float by_convergence = sum[0] > 0.0f ? __int_as_float(convergence_bits) / sqrtf(sum[0] * sum[1]) : 0.0f;
+    float by_convergence = sum[0] > 0.0f ? part * __int_as_float(convergence_bits) / sqrtf(sum[0] * sum[1]) : 0.0f;
     const float2 *turns = (const float2 *)turn;
     float2 *g, *z = both_spectra(x, y, window, turns, (float2 *)shared, len, m, hop, &g);
     for (int k = threadIdx.x; k <= m; k += blockDim.x) {

@@ -410,6 +410,7 @@ static void test_loss() {
             Floats pull = unwritten(count + 1), of_bands = unwritten(examples * bands + 1), frames = unwritten(examples * rows * 2 * m);
             Floats before = noise(examples * len, -0.01f, 0.01f), grad = unwritten(examples * len), old = noise(examples * 6, 0.0f, 0.1f), values = unwritten(examples * 6);
             const float *ex = envelopes.data(), *ey = ex + count;
+            Floats waveform = noise(examples * 2, 0.1f, 1.0f), shares = unwritten(examples);
             float cell = share / (rows * (m + 1));
             host::launch({(unsigned)rows, (unsigned)examples, 1}, {64, 1, 1}, [&] {
                 loss::spectral_sums(&x[0], &y[0], &window[0], &turns[0], band.data(), &part[0], &envelopes[0], len, m, hop, bands, bits(c), bits(floor), bits(asymmetry));
@@ -422,8 +423,18 @@ static void test_loss() {
                 host::launch({(unsigned)(examples * bands), 1, 1}, {32, 1, 1}, [&] { loss::envelope_pull(ex, ey, &each[0], &pull[0], &of_bands[0], rows, bands, stretch, stretches, bits(floor)); });
             }
             host::launch({1, 1, 1}, {32, 1, 1}, [&] { loss::spectral_values(&sums[0], &of_bands[0], &old[0], &values[0], examples, bands, bits(share), bits(cell)); });
+            float relative = of.envelope == 0 ? 0.0f : 0.3f, l1 = 0.4f, least = 0.01f;
+            host::launch({1, 1, 1}, {32, 1, 1}, [&] {
+                loss::difference_share(&waveform[0], &values[0], &shares[0], examples, bits(relative), bits(least), bits(l1), bits(of.convergence), bits(of.log),
+                                       bits(of.magnitude), bits(of.complex));
+            });
+            for (int e = 0; e < examples; e++) {
+                const float *v = &values[6 * e];
+                double sum = l1 * waveform[2 * e] + of.convergence * v[0] + of.log * v[2] + of.magnitude * v[3] + of.complex * v[4];
+                close("share of the differences", Doubles{shares[e]}, Doubles{relative ? relative / (least + sum) : 1.0}, 1e-5);
+            }
             host::launch({(unsigned)rows, (unsigned)examples, 1}, {64, 1, 1}, [&] {
-                loss::spectral_pull(&x[0], &y[0], &window[0], &turns[0], &sums[0], &band_of[0], ex, &pull[0], &frames[0], len, m, hop, bands, bits(c), bits(floor), bits(asymmetry),
+                loss::spectral_pull(&x[0], &y[0], &window[0], &turns[0], &sums[0], &shares[0], &band_of[0], ex, &pull[0], &frames[0], len, m, hop, bands, bits(c), bits(floor), bits(asymmetry),
                                     bits(of.convergence * share), bits(of.log * cell), bits(of.magnitude * 2 * c * cell), bits(of.complex * 2 * cell), bits(of.envelope * share));
             });
             host::launch({2, 1, 1}, {32, 1, 1}, [&] { loss::add_frames(&frames[0], &before[0], &grad[0], examples * len, len, rows, m, hop); });
@@ -436,6 +447,7 @@ static void test_loss() {
                 spectral_loss(at, target, window, hop, band, stretch, floor, c, asymmetry, used, parts);
                 const int place[] = {0, 2, 3, 4, 5};
                 for (int i = 0; i < (bands ? 5 : 4); i++) close(name + ", a value", Doubles{values[6 * e + place[i]]}, Doubles{old[6 * e + place[i]] + share * parts[i]}, 1e-5);
+                for (double *weight : {&used.convergence, &used.log, &used.magnitude, &used.complex}) *weight *= shares[e];
                 auto along = [&](const Doubles &x) { return Doubles{share * spectral_loss(x, target, window, hop, band, stretch, floor, c, asymmetry, used, nullptr)}; };
                 Floats own(x.begin() + e * len, x.begin() + (e + 1) * len), moved(grad.begin() + e * len, grad.begin() + (e + 1) * len);
                 expected = slope(own, Floats{1.0f}, along);
@@ -448,6 +460,8 @@ static void test_loss() {
             Floats x = noise(2 * len), y = noise(2 * len), grad = unwritten(2 * len), values = unwritten(4);
             float e = 1e-6f, l1 = term ? 0.0f : 0.7f, si_sdr = term ? 0.3f : 0.0f;
             host::launch({2, 1, 1}, {64, 1, 1}, [&] { loss::waveform_terms(&x[0], &y[0], &grad[0], &values[0], len, bits(l1), bits(si_sdr), bits(e)); });
+            Floats before = grad, shares = noise(2, 0.5f, 2.0f);
+            host::launch({2, 1, 1}, {32, 1, 1}, [&] { loss::l1_pull(&x[0], &y[0], &shares[0], &before[0], &grad[0], 2 * len, len, bits(l1)); });
             auto plain = [&](const Doubles &x) {
                 Doubles found;
                 for (int k = 0; k < 2; k++) {
@@ -463,7 +477,7 @@ static void test_loss() {
             std::string name = term ? "SI-SDR" : "L1";
             close(name, Doubles{values[term], values[2 + term]}, plain(Doubles(x.begin(), x.end())), 1e-5);
             // Of one sample the SI-SDR's gradient is what is left of nearly equal numbers.
-            if (len > 1 || !term) close(name + ", its gradient", grad, slope(x, Floats{weight, weight}, plain), 1e-4);
+            if (len > 1 || !term) close(name + ", its gradient", grad, slope(x, term ? Floats{weight, weight} : Floats{weight * shares[0], weight * shares[1]}, plain), 1e-4);
         }
 }
 
@@ -654,7 +668,21 @@ struct Recurrence {
     (z.selective ? (z.complex ? (void)(CALL_COMPLEX_SELECTIVE) : (void)(CALL_REAL_SELECTIVE)) : (z.complex ? (void)(CALL_COMPLEX) : (void)(CALL_REAL)))
 
 // As src/exec/candle/cuda/scan.rs launches them, with `seg` rows a segment.
-static void test_scan(Recurrence z, int seg) {
+// Rows, outputs and their gradients are of type T: float, or bf16 for the real selective scan.
+template <typename T> static std::vector<T> rounded(Floats &x) {
+    std::vector<T> out(x.size());
+    for (size_t i = 0; i < x.size(); i++) set(&out[i], x[i]), x[i] = number(out[i]);
+    return out;
+}
+template <typename T> static Floats numbers_of(const std::vector<T> &x) {
+    Floats out;
+    for (T v : x) out.push_back(number(v));
+    return out;
+}
+
+template <typename T> static void test_scan(Recurrence z, int seg) {
+    constexpr bool half = std::is_same<T, bf16>::value;
+    const double result = half ? 5e-3 : 1e-5;
     int R = z.r(), d = z.d, n = z.n, t = z.t, s = z.s, W = z.width(), chunk = z.selective ? 16 : 32, numbers = z.complex ? 2 : 1;
     int segs = (t + seg - 1) / seg, kept = 1 + (t - 1) / chunk, state = R * d;
     Floats rows = noise(s * t * W), p = noise(z.params()), h0 = noise(s * state), gy = noise(s * t * d), gh = noise(s * state);
@@ -662,10 +690,11 @@ static void test_scan(Recurrence z, int seg) {
         for (int c = 0; c < d; c++) rows[i * W + d + c] = 0.01f + 0.2f * fabsf(rows[i * W + d + c]);
     for (int i = 0; i < state; i++)
         p[i] = z.selective ? (i < n * d ? -0.1f - fabsf(p[i]) : 3 * p[i]) : 0.65f * p[i] + 0.03f;
+    std::vector<T> rows_given = rounded<T>(rows), gy_given = rounded<T>(gy);
     Doubles y, h, states, grows, gp, gh0;
     z.run(rows, p, h0, gy, gh, y, h, states, chunk, grows, gp, gh0);
     char text[160];
-    snprintf(text, sizeof text, "scan %s %s, %d×%d, %d rows in segments of %d: ", z.complex ? "complex" : "real", z.selective ? "selective" : "invariant", d, n, t, seg);
+    snprintf(text, sizeof text, "scan%s %s %s, %d×%d, %d rows in segments of %d: ", half ? " in bf16" : "", z.complex ? "complex" : "real", z.selective ? "selective" : "invariant", d, n, t, seg);
     std::string name = text;
 
     auto walk = [&](int k, bool two) {
@@ -676,16 +705,21 @@ static void test_scan(Recurrence z, int seg) {
         return found;
     };
     unsigned S = s;
-    Floats found_y = unwritten(s * t * d), found_states = unwritten(s * kept * state), ends = unwritten(s * segs * state), sums = unwritten(s * segs * numbers * d);
+    Floats empty_y = unwritten(s * t * d), found_states = unwritten(s * kept * state), ends = unwritten(s * segs * state), sums = unwritten(s * segs * numbers * d);
+    std::vector<T> found_y = rounded<T>(empty_y);
     const float *starts = &h0[0];
     Index carry = {(unsigned)(n * d + 127) / 128, S, 1};
     int k = z.complex ? 8 : z.selective && n <= 4 ? 4 : 16;
     auto w = walk(k, false);
     if (segs > 1) {
         host::launch({w.blocks, (unsigned)segs - 1, S}, {w.threads, 1, 1}, [&] {
-            const float *r = &rows[0], *q = &p[0];
+            const T *r = &rows_given[0];
+            const float *q = &p[0];
             float *e = &ends[0], *m = &sums[0];
-            if (z.selective && !z.complex && k == 4) scan_ends_real_selective_4(r, q, e, m, t, d, n, w.lanes, seg, segs);
+            if constexpr (half) {
+                if (k == 4) scan_ends_real_selective_4_bf16(r, q, e, m, t, d, n, w.lanes, seg, segs);
+                else scan_ends_real_selective_16_bf16(r, q, e, m, t, d, n, w.lanes, seg, segs);
+            } else if (z.selective && !z.complex && k == 4) scan_ends_real_selective_4(r, q, e, m, t, d, n, w.lanes, seg, segs);
             else BY_VARIANT(scan_ends_real_selective_16(r, q, e, m, t, d, n, w.lanes, seg, segs), scan_ends_complex_selective_8(r, q, e, m, t, d, n, w.lanes, seg, segs),
                             scan_ends_real_invariant_16(r, q, e, m, t, d, n, w.lanes, seg, segs), scan_ends_complex_invariant_8(r, q, e, m, t, d, n, w.lanes, seg, segs));
         });
@@ -698,15 +732,21 @@ static void test_scan(Recurrence z, int seg) {
     bool two = z.selective && !z.complex && k == 16 && w.lanes == 1 && d % 64 == 0;
     auto v = walk(k, two);
     host::launch({v.blocks, (unsigned)segs, S}, {v.threads, 1, 1}, [&] {
-        const float *r = &rows[0], *q = &p[0];
-        float *o = &found_y[0], *m = &found_states[0];
+        const T *r = &rows_given[0];
+        const float *q = &p[0];
+        T *o = &found_y[0];
+        float *m = &found_states[0];
         int ys = t * d, ss = kept * state;
-        if (two) scan_rows_real_selective_16x2(r, q, starts, o, m, t, d, n, v.lanes, seg, segs, ys, ss);
+        if constexpr (half) {
+            if (two) scan_rows_real_selective_16x2_bf16(r, q, starts, o, m, t, d, n, v.lanes, seg, segs, ys, ss);
+            else if (k == 4) scan_rows_real_selective_4_bf16(r, q, starts, o, m, t, d, n, v.lanes, seg, segs, ys, ss);
+            else scan_rows_real_selective_16_bf16(r, q, starts, o, m, t, d, n, v.lanes, seg, segs, ys, ss);
+        } else if (two) scan_rows_real_selective_16x2(r, q, starts, o, m, t, d, n, v.lanes, seg, segs, ys, ss);
         else if (z.selective && !z.complex && k == 4) scan_rows_real_selective_4(r, q, starts, o, m, t, d, n, v.lanes, seg, segs, ys, ss);
         else BY_VARIANT(scan_rows_real_selective_16(r, q, starts, o, m, t, d, n, v.lanes, seg, segs, ys, ss), scan_rows_complex_selective_8(r, q, starts, o, m, t, d, n, v.lanes, seg, segs, ys, ss),
                         scan_rows_real_invariant_16(r, q, starts, o, m, t, d, n, v.lanes, seg, segs, ys, ss), scan_rows_complex_invariant_8(r, q, starts, o, m, t, d, n, v.lanes, seg, segs, ys, ss));
     });
-    close(name + "y", found_y, y, 1e-5);
+    close(name + "y", numbers_of(found_y), y, result);
     close(name + "states", found_states, states, 1e-5);
 
     // Back from the states as they should be, so that errors do not hide each other.
@@ -716,9 +756,13 @@ static void test_scan(Recurrence z, int seg) {
     Floats begins = unwritten(s * segs * state), back_sums = unwritten(s * segs * numbers * d);
     if (segs > 1)
         host::launch({u.blocks, (unsigned)segs - 1, S}, {u.threads, 1, 1}, [&] {
-            const float *r = &rows[0], *q = &p[0], *g = &gy[0];
+            const T *r = &rows_given[0], *g = &gy_given[0];
+            const float *q = &p[0];
             float *e = &begins[0], *m = &back_sums[0];
-            if (z.selective && !z.complex && kb == 4) back_ends_real_selective_4(r, q, g, e, m, t, d, n, u.lanes, seg, segs, t * d);
+            if constexpr (half) {
+                if (kb == 4) back_ends_real_selective_4_bf16(r, q, g, e, m, t, d, n, u.lanes, seg, segs, t * d);
+                else back_ends_real_selective_8_bf16(r, q, g, e, m, t, d, n, u.lanes, seg, segs, t * d);
+            } else if (z.selective && !z.complex && kb == 4) back_ends_real_selective_4(r, q, g, e, m, t, d, n, u.lanes, seg, segs, t * d);
             else BY_VARIANT(back_ends_real_selective_8(r, q, g, e, m, t, d, n, u.lanes, seg, segs, t * d), back_ends_complex_selective_8(r, q, g, e, m, t, d, n, u.lanes, seg, segs, t * d),
                             back_ends_real_invariant_16(r, q, g, e, m, t, d, n, u.lanes, seg, segs, t * d), back_ends_complex_invariant_8(r, q, g, e, m, t, d, n, u.lanes, seg, segs, t * d));
         });
@@ -730,17 +774,25 @@ static void test_scan(Recurrence z, int seg) {
     int threads = room(128) <= 48 << 10 ? 128 : room(64) <= 48 << 10 ? 64 : 32;
     threads = std::min(threads, (d + 31) / 32 * 32);
     int blocks = (d + threads - 1) / threads, count = z.selective ? s * t * 2 * R : 0;
-    Floats found_grows = unwritten(rows.size()), mix = unwritten(std::max(1, blocks * count)), found_gp = unwritten(s * segs * p.size()), found_gh0 = unwritten(h0.size());
+    Floats empty_grows = unwritten(rows.size()), mix = unwritten(std::max(1, blocks * count)), found_gp = unwritten(s * segs * p.size()), found_gh0 = unwritten(h0.size());
+    std::vector<T> found_grows = rounded<T>(empty_grows);
     host::launch({(unsigned)blocks, (unsigned)segs, S}, {(unsigned)threads, 1, 1}, [&] {
-        BY_VARIANT(back_rows_real_selective(&rows[0], &p[0], &h0[0], &found_states[0], &gy[0], &begins[0], &found_grows[0], &mix[0], &found_gp[0], &found_gh0[0], t, d, n, seg, segs, kept * state, t * d),
-                   back_rows_complex_selective(&rows[0], &p[0], &h0[0], &found_states[0], &gy[0], &begins[0], &found_grows[0], &mix[0], &found_gp[0], &found_gh0[0], t, d, n, seg, segs, kept * state, t * d),
-                   back_rows_real_invariant(&rows[0], &p[0], &h0[0], &found_states[0], &gy[0], &begins[0], &found_grows[0], &mix[0], &found_gp[0], &found_gh0[0], t, d, n, seg, segs, kept * state, t * d),
-                   back_rows_complex_invariant(&rows[0], &p[0], &h0[0], &found_states[0], &gy[0], &begins[0], &found_grows[0], &mix[0], &found_gp[0], &found_gh0[0], t, d, n, seg, segs, kept * state, t * d));
+        const T *r = &rows_given[0], *g = &gy_given[0];
+        const float *q = &p[0], *i = &h0[0], *m = &found_states[0], *e = &begins[0];
+        T *o = &found_grows[0];
+        float *x = &mix[0], *w = &found_gp[0], *f = &found_gh0[0];
+        int ss = kept * state, ys = t * d;
+        if constexpr (half) back_rows_real_selective_bf16(r, q, i, m, g, e, o, x, w, f, t, d, n, seg, segs, ss, ys);
+        else BY_VARIANT(back_rows_real_selective(r, q, i, m, g, e, o, x, w, f, t, d, n, seg, segs, ss, ys), back_rows_complex_selective(r, q, i, m, g, e, o, x, w, f, t, d, n, seg, segs, ss, ys),
+                        back_rows_real_invariant(r, q, i, m, g, e, o, x, w, f, t, d, n, seg, segs, ss, ys), back_rows_complex_invariant(r, q, i, m, g, e, o, x, w, f, t, d, n, seg, segs, ss, ys));
     });
-    if (z.selective) host::launch({2, 1, 1}, {64, 1, 1}, [&] { scan_mix(&mix[0], &found_grows[0], count, d, R, blocks); });
+    if (z.selective) host::launch({2, 1, 1}, {64, 1, 1}, [&] {
+        if constexpr (half) scan_mix_bf16(&mix[0], &found_grows[0], count, d, R, blocks);
+        else scan_mix(&mix[0], &found_grows[0], count, d, R, blocks);
+    });
     Doubles sum(p.size());
     for (size_t i = 0; i < found_gp.size(); i++) sum[i % p.size()] += found_gp[i];
-    close(name + "gradient of rows", found_grows, grows, 1e-5);
+    close(name + "gradient of rows", numbers_of(found_grows), grows, result);
     close(name + "gradient of parameters", sum, gp, 1e-5);
     close(name + "gradient of the first state", found_gh0, gh0, 1e-5);
 }
@@ -758,7 +810,10 @@ int main() {
         for (int selective : {0, 1})
             for (auto [d, n] : {std::pair<int, int>{1, 1}, {33, 3}, {70, 16}, {5, 20}, {64, 16}})
                 for (int t : {1, 31, 70})
-                    for (int seg : {32, 96}) test_scan({2, t, d, n, complex != 0, selective != 0}, seg);
+                    for (int seg : {32, 96}) {
+                        test_scan<float>({2, t, d, n, complex != 0, selective != 0}, seg);
+                        if (selective && !complex) test_scan<bf16>({2, t, d, n, false, true}, seg);
+                    }
     printf("kernels on the host: %d checks, %d failed\n", checks, failures);
     return failures != 0;
 }

@@ -17,7 +17,9 @@
 //!
 //! Where |X| < |Y|, compressed_magnitude counts `asymmetry` times: too little speech is worse than some noise.
 //!
-//! The total is the sum with the recipe's weights. Magnitudes are √(|X|² + ε²), ε = `floor`: every term and gradient
+//! The total is the sum with the recipe's weights. With `relative` r > 0, the weighted sum S of the terms that measure differences
+//! (all but si_sdr and envelope, which are ratios already) enters as r·ln(1 + S/0.01): an example then counts by the share of its
+//! error that goes, so that those with loud noise do not say most of what is learned. Magnitudes are √(|X|² + ε²), ε = `floor`: every term and gradient
 //! is finite for any finite input, digital silence included. Where a term has a corner (x = y), its gradient is 0.
 //!
 //! Sources: multi-resolution STFT, Yamamoto, Song & Kim 2020, "Parallel WaveGAN", eq. 3–6 (after Arık, Jun & Diamos
@@ -50,6 +52,9 @@ use serde::{Deserialize, Serialize};
 use self::spectral::Spectral;
 use crate::error::{Error, Result};
 
+/// S below which an example counts no more.
+const RELATIVE_FLOOR: f64 = 0.01;
+
 /// Power added to both sides of the SI-SDR's fraction, for each sample: −100 dB of full scale.
 const SI_SDR_FLOOR: f64 = 1e-10;
 
@@ -71,6 +76,8 @@ pub struct LossSpec {
     pub compressed_complex: f32,
     /// Weight of the mean of 1 − correlation of the bands' envelopes.
     pub envelope: f32,
+    /// r, the weight of the logarithm of an example's differences in place of the differences; 0 leaves them as they are.
+    pub relative: f32,
     /// How many times compressed_magnitude counts where the estimate is below the target; 1 or more.
     pub asymmetry: f32,
     /// c, the exponent of the compressed terms.
@@ -92,6 +99,7 @@ impl Default for LossSpec {
             compressed_magnitude: 0.0,
             compressed_complex: 0.0,
             envelope: 0.0,
+            relative: 0.0,
             asymmetry: 1.0,
             power: 0.3,
             floor: 3e-5,
@@ -118,15 +126,29 @@ impl LossSpec {
         weights.iter().any(|w| *w != 0.0)
     }
 
-    /// The weighted sum of the terms.
-    fn total(&self, parts: &LossParts) -> f64 {
+    /// S, the weighted sum of the terms that measure differences.
+    fn differences(&self, parts: &LossParts) -> f64 {
         f64::from(self.l1) * parts.l1
-            + f64::from(self.si_sdr) * parts.si_sdr
             + f64::from(self.convergence) * parts.convergence
             + f64::from(self.log_magnitude) * parts.log_magnitude
             + f64::from(self.compressed_magnitude) * parts.compressed_magnitude
             + f64::from(self.compressed_complex) * parts.compressed_complex
-            + f64::from(self.envelope) * parts.envelope
+    }
+
+    /// The weighted sum of the terms, or of the logarithm of some.
+    fn total(&self, parts: &LossParts) -> f64 {
+        let (relative, differences) = (f64::from(self.relative), self.differences(parts));
+        let counted =
+            if relative > 0.0 { relative * (differences / RELATIVE_FLOOR).ln_1p() } else { differences };
+        counted + f64::from(self.si_sdr) * parts.si_sdr + f64::from(self.envelope) * parts.envelope
+    }
+
+    /// What the gradient of S is multiplied by.
+    fn share(&self, parts: &LossParts) -> f32 {
+        match self.relative {
+            0.0 => 1.0,
+            relative => (f64::from(relative) / (RELATIVE_FLOOR + self.differences(parts))) as f32,
+        }
     }
 
     fn check(&self) -> Result<()> {
@@ -138,13 +160,14 @@ impl LossSpec {
             ("compressed_magnitude", self.compressed_magnitude),
             ("compressed_complex", self.compressed_complex),
             ("envelope", self.envelope),
+            ("relative", self.relative),
         ];
         for (name, weight) in weights {
             if !(weight.is_finite() && weight >= 0.0) {
                 return Err(Error::input(format!("loss weight {name}"), "0 or more", weight.to_string()));
             }
         }
-        if weights.iter().all(|(_, weight)| *weight == 0.0) {
+        if weights.iter().all(|(name, weight)| *weight == 0.0 || *name == "relative") {
             return Err(Error::input("loss", "at least one weight above 0", "none"));
         }
         if !(self.power > 0.0 && self.power <= 1.0) {
@@ -227,32 +250,34 @@ impl Loss {
         let spec = &self.spec;
         let mut parts = LossParts::default();
         if spec.l1 != 0.0 {
-            parts.l1 = l1(estimate, target, spec.l1, grad);
+            parts.l1 = estimate.iter().zip(target).map(|(x, y)| f64::from((x - y).abs())).sum::<f64>()
+                / estimate.len() as f64;
         }
         if spec.si_sdr != 0.0 {
             parts.si_sdr = negative_si_sdr(estimate, target, spec.si_sdr, grad);
         }
         let share = 1.0 / self.spectra.len().max(1) as f64;
         for spectrum in &mut self.spectra {
-            spectrum.add(estimate, target, share, &mut parts, grad);
+            spectrum.measure(estimate, target, share, &mut parts);
+        }
+        let share = spec.share(&parts);
+        pull_l1(estimate, target, spec.l1 * share, grad);
+        for spectrum in &mut self.spectra {
+            spectrum.pull(share, grad);
         }
         let total = spec.total(&parts);
         Ok(LossValues { total, parts })
     }
 }
 
-/// Mean absolute error; adds its gradient times `weight`.
-fn l1(x: &[f32], y: &[f32], weight: f32, grad: &mut [f32]) -> f64 {
+/// Adds the gradient of the mean absolute error times `weight`.
+fn pull_l1(x: &[f32], y: &[f32], weight: f32, grad: &mut [f32]) {
     let step = weight / x.len() as f32;
-    let mut sum = 0.0;
     for ((x, y), g) in x.iter().zip(y).zip(grad) {
-        let off = x - y;
-        sum += f64::from(off.abs());
-        if off != 0.0 {
-            *g += step.copysign(off);
+        if x != y {
+            *g += step.copysign(x - y);
         }
     }
-    sum / x.len() as f64
 }
 
 /// Negative SI-SDR in dB; adds its gradient times `weight`.

@@ -11,7 +11,7 @@
 use candle_core::{Device, Result as Candle, Tensor};
 
 use super::envelope::{ACTIVE, bands, stretch};
-use super::{LossParts, LossSpec, LossValues, SI_SDR_FLOOR, spectral::unit};
+use super::{LossParts, LossSpec, LossValues, RELATIVE_FLOOR, SI_SDR_FLOOR, spectral::unit};
 use crate::error::{Error, Result};
 use crate::exec::candle::cuda::call::{Kernels, Launch, each, kernels, launch, launch_on, room, tensor};
 use crate::exec::candle::cuda::with_all;
@@ -44,6 +44,26 @@ struct Spectrum {
     stretch: usize,
 }
 
+/// A batch at one resolution.
+#[derive(Clone, Copy)]
+struct Sizes {
+    examples: usize,
+    len: usize,
+    /// Frames of an example.
+    rows: usize,
+    bands: usize,
+}
+
+/// What a resolution's gradient needs of its terms.
+struct Measured {
+    /// The five sums of an example.
+    sums: Tensor,
+    /// Of x, then of y.
+    envelopes: Tensor,
+    /// The envelope term's gradient by x's.
+    pull: Tensor,
+}
+
 impl DeviceLoss {
     /// Checks `spec` and plans for sound at `rate` Hz on `device`, a GPU.
     pub fn new(spec: &LossSpec, rate: u32, device: &Device) -> Result<Self> {
@@ -61,16 +81,59 @@ impl DeviceLoss {
 
     fn run(&self, x: &Tensor, y: &Tensor) -> Candle<(DeviceValues, Tensor)> {
         let (examples, _) = x.dims2()?;
-        let (mut grad, waveform) = self.waveform(x, y)?;
+        let (grad, waveform) = self.waveform(x, y)?;
         let mut spectral = Tensor::zeros((examples, 6), x.dtype(), &self.device)?;
+        let mut measured = Vec::with_capacity(self.spectra.len());
+        let part = 1.0 / self.spectra.len().max(1) as f32;
         for spectrum in &self.spectra {
-            let share = 1.0 / self.spectra.len() as f32;
-            (spectral, grad) = spectrum.add(&self.spec, [x, y], share, [&spectral, &grad])?;
+            let (sum, found) = spectrum.measure(&self.spec, [x, y], part, &spectral)?;
+            spectral = sum;
+            measured.push(found);
+        }
+        let share = self.share(&waveform, &spectral)?;
+        let mut grad = self.pull_l1([x, y], &share, &grad)?;
+        for (spectrum, measured) in self.spectra.iter().zip(&measured) {
+            grad = spectrum.pull(&self.spec, [x, y], part, &share, measured, &grad)?;
         }
         Ok((DeviceValues { spec: self.spec.clone(), waveform, spectral }, grad))
     }
 
-    /// Gradient `[examples, n]` and values `[examples, 2]` of L1 and SI-SDR.
+    /// What the gradient of each example's differences is multiplied by: `[examples]`.
+    fn share(&self, waveform: &Tensor, spectral: &Tensor) -> Candle<Tensor> {
+        let (spec, examples) = (&self.spec, waveform.dim(0)?);
+        let weights = [
+            spec.relative,
+            RELATIVE_FLOOR as f32,
+            spec.l1,
+            spec.convergence,
+            spec.log_magnitude,
+            spec.compressed_magnitude,
+            spec.compressed_complex,
+        ];
+        with_all([waveform, spectral], |device, [waveform, spectral]| {
+            let (mut share, sizes) =
+                (room(device, examples)?, [&[examples][..], &weights.map(bits)].concat());
+            let (name, inputs) = ((&KERNELS, "difference_share"), [&waveform, &spectral]);
+            launch(device, name, each(examples), &inputs, &mut [&mut share], &sizes)?;
+            Ok(tensor(share, device, examples))
+        })
+    }
+
+    /// `grad` with that of L1.
+    fn pull_l1(&self, [x, y]: [&Tensor; 2], share: &Tensor, grad: &Tensor) -> Candle<Tensor> {
+        if self.spec.l1 == 0.0 {
+            return Ok(grad.clone());
+        }
+        let (count, len) = (x.elem_count(), x.dim(1)?);
+        with_all([x, y, share, grad], |device, [x, y, share, grad]| {
+            let (mut sum, inputs) = (room(device, count)?, [&x, &y, &share, &grad]);
+            let sizes = [count, len, bits(self.spec.l1)];
+            launch(device, (&KERNELS, "l1_pull"), each(count), &inputs, &mut [&mut sum], &sizes)?;
+            Ok(tensor(sum, device, (count / len, len)))
+        })
+    }
+
+    /// Gradient `[examples, n]` of SI-SDR, values `[examples, 2]` of L1 and SI-SDR.
     fn waveform(&self, x: &Tensor, y: &Tensor) -> Candle<(Tensor, Tensor)> {
         let (examples, len) = x.dims2()?;
         let sizes = [len, bits(self.spec.l1), bits(self.spec.si_sdr), bits(SI_SDR_FLOOR as f32)];
@@ -145,77 +208,113 @@ impl Spectrum {
         })
     }
 
-    /// `values [examples, 6]` with this resolution's `share` of the terms, unweighted, and `grad` with that of the weighted
-    /// gradient by x.
-    fn add(
+    fn sizes(&self, spec: &LossSpec, x: &Tensor) -> Candle<Sizes> {
+        let (examples, len) = x.dims2()?;
+        let bands = if spec.envelope == 0.0 { 0 } else { self.bands.elem_count() / 2 };
+        Ok(Sizes { examples, len, rows: len / self.hop + 1, bands })
+    }
+
+    /// A block a frame, with room for both spectra twice.
+    fn frames(&self, sizes: Sizes) -> Launch {
+        let shared = 4 * (self.m + 1) * 2 * size_of::<f32>();
+        let threads = (self.m / 2).next_multiple_of(32).clamp(32, 256);
+        Launch { grid: [sizes.rows, sizes.examples, 1], block: [threads, 1], shared }
+    }
+
+    /// The first sizes of both kernels over frames.
+    fn numbers(&self, spec: &LossSpec, sizes: Sizes) -> [usize; 7] {
+        let Sizes { len, bands, .. } = sizes;
+        let shape = [spec.power, spec.floor * spec.floor, spec.asymmetry].map(bits);
+        [len, self.m, self.hop, bands, shape[0], shape[1], shape[2]]
+    }
+
+    /// `values [examples, 6]` with this resolution's `part` of the terms, unweighted, and what their gradient needs.
+    fn measure(
         &self,
         spec: &LossSpec,
         [x, y]: [&Tensor; 2],
-        share: f32,
-        [values, grad]: [&Tensor; 2],
-    ) -> Candle<(Tensor, Tensor)> {
-        let (examples, len) = x.dims2()?;
-        let (m, hop, rows) = (self.m, self.hop, len / self.hop + 1);
-        let bands = if spec.envelope == 0.0 { 0 } else { self.bands.elem_count() / 2 };
-        let each_cell = share / (rows * (m + 1)) as f32;
-        let frames = Launch {
-            grid: [rows, examples, 1],
-            block: [(m / 2).next_multiple_of(32).clamp(32, 256), 1],
-            shared: 4 * (m + 1) * 2 * size_of::<f32>(),
-        };
-        let shape = [bits(spec.power), bits(spec.floor * spec.floor), bits(spec.asymmetry)];
-        let given = [x, y, values, grad, &self.window, &self.turns, &self.bands, &self.band_of];
-        with_all(given, |device, [x, y, values, grad, window, turns, edges, band_of]| {
-            let mut sums = room(device, examples * rows * 5)?;
-            let mut envelopes = room(device, 2 * examples * bands * rows)?;
-            let sizes = [&[len, m, hop, bands][..], &shape].concat();
+        part: f32,
+        values: &Tensor,
+    ) -> Candle<(Tensor, Measured)> {
+        let sizes = self.sizes(spec, x)?;
+        let Sizes { examples, rows, bands, .. } = sizes;
+        let half = examples * bands * rows;
+        let given = [x, y, &self.window, &self.turns, &self.bands];
+        let (sums, envelopes) = with_all(given, |device, [x, y, window, turns, edges]| {
+            let (mut sums, mut envelopes) = (room(device, examples * rows * 5)?, room(device, 2 * half)?);
             let inputs = [&x, &y, &window, &turns, &edges];
             let results = &mut [&mut sums.slice_mut(..), &mut envelopes.slice_mut(..)];
-            launch_on(device, (&KERNELS, "spectral_sums"), frames, &inputs, results, &sizes)?;
-            let sums = tensor(sums, device, (examples, rows, 5)).sum(1)?;
+            let numbers = self.numbers(spec, sizes);
+            launch_on(device, (&KERNELS, "spectral_sums"), self.frames(sizes), &inputs, results, &numbers)?;
+            Ok((tensor(sums, device, (examples, rows, 5)), tensor(envelopes, device, (2, half))))
+        })?;
+        let sums = sums.sum(1)?;
+        let (pull, of_bands) = self.envelope(spec, &envelopes, sizes)?;
+        let each_cell = part / (rows * (self.m + 1)) as f32;
+        let values = with_all([&sums, &of_bands, values], |device, [sums, of_bands, values]| {
+            let mut after = room(device, examples * 6)?;
+            let (inputs, sizes) =
+                ([&sums, &of_bands, &values], [examples, bands, bits(part), bits(each_cell)]);
+            let name = (&KERNELS, "spectral_values");
+            launch(device, name, each(examples), &inputs, &mut [&mut after], &sizes)?;
+            Ok(tensor(after, device, (examples, 6)))
+        })?;
+        Ok((values, Measured { sums, envelopes, pull }))
+    }
 
-            let (half, floor) = (examples * bands * rows, spec.floor * spec.floor);
+    /// The envelope term's gradient by x's envelopes, and the bands' terms `[examples, bands]`.
+    fn envelope(&self, spec: &LossSpec, envelopes: &Tensor, sizes: Sizes) -> Candle<(Tensor, Tensor)> {
+        let Sizes { examples, rows, bands, .. } = sizes;
+        let half = examples * bands * rows;
+        with_all([envelopes], |device, [envelopes]| {
             let (mut pull, mut of_bands) = (room(device, half)?, room(device, examples * bands)?);
-            let (ex, ey) = (envelopes.slice(..half), envelopes.slice(half..));
             if bands > 0 {
-                let stretches =
-                    rows.saturating_sub(self.stretch / 2).max(1).div_ceil((self.stretch / 2).max(1));
-                let mut active = room(device, examples * stretches)?;
-                let sizes = [rows, bands, self.stretch, stretches, bits(floor)];
-                let (grid, active_sizes) =
-                    (((examples, 1), (256, 1)), [&sizes[..], &[bits(ACTIVE)]].concat());
-                let name = (&KERNELS, "envelope_active");
-                launch(device, name, grid, &[&ey], &mut [&mut active], &active_sizes)?;
+                let (ex, ey) = (envelopes.slice(..half), envelopes.slice(half..));
+                let step = (self.stretch / 2).max(1);
+                let stretches = rows.saturating_sub(self.stretch / 2).max(1).div_ceil(step);
+                let sizes =
+                    [rows, bands, self.stretch, stretches, bits(spec.floor * spec.floor), bits(ACTIVE)];
+                let (mut active, name) = (room(device, examples * stretches)?, (&KERNELS, "envelope_active"));
+                launch(device, name, ((examples, 1), (256, 1)), &[&ey], &mut [&mut active], &sizes)?;
                 let (grid, inputs) = (((examples * bands, 1), (32, 1)), [&ex, &ey, &active.slice(..)]);
                 let results = &mut [&mut pull, &mut of_bands];
-                launch(device, (&KERNELS, "envelope_pull"), grid, &inputs, results, &sizes)?;
+                launch(device, (&KERNELS, "envelope_pull"), grid, &inputs, results, &sizes[..5])?;
             }
+            Ok((tensor(pull, device, half), tensor(of_bands, device, (examples, bands))))
+        })
+    }
 
-            with_all([&sums], |_, [sums]| {
-                let mut after = room(device, examples * 6)?;
-                let (inputs, sizes) =
-                    ([&sums, &of_bands.slice(..), &values], [examples, bands, bits(share), bits(each_cell)]);
-                let name = (&KERNELS, "spectral_values");
-                launch(device, name, each(examples), &inputs, &mut [&mut after], &sizes)?;
-
-                let weights = [
-                    spec.convergence * share,
-                    spec.log_magnitude * each_cell,
-                    spec.compressed_magnitude * 2.0 * spec.power * each_cell,
-                    spec.compressed_complex * 2.0 * each_cell,
-                    spec.envelope * share,
-                ];
-                let mut pulled = room(device, examples * rows * 2 * m)?;
-                let inputs = [&x, &y, &window, &turns, &sums, &band_of, &ex, &pull.slice(..)];
-                let sizes = [&[len, m, hop, bands][..], &shape, &weights.map(bits)].concat();
-                let results = &mut [&mut pulled.slice_mut(..)];
-                launch_on(device, (&KERNELS, "spectral_pull"), frames, &inputs, results, &sizes)?;
-
-                let (count, mut sum) = (examples * len, room(device, examples * len)?);
-                let (inputs, sizes) = ([&pulled.slice(..), &grad], [count, len, rows, m, hop]);
-                launch(device, (&KERNELS, "add_frames"), each(count), &inputs, &mut [&mut sum], &sizes)?;
-                Ok((tensor(after, device, (examples, 6)), tensor(sum, device, (examples, len))))
-            })
+    /// `grad` with that of this resolution's `part` of the terms.
+    fn pull(
+        &self,
+        spec: &LossSpec,
+        [x, y]: [&Tensor; 2],
+        part: f32,
+        share: &Tensor,
+        Measured { sums, envelopes, pull }: &Measured,
+        grad: &Tensor,
+    ) -> Candle<Tensor> {
+        let sizes = self.sizes(spec, x)?;
+        let Sizes { examples, len, rows, .. } = sizes;
+        let (m, each_cell) = (self.m, part / (rows * (self.m + 1)) as f32);
+        let weights = [
+            spec.convergence * part,
+            spec.log_magnitude * each_cell,
+            spec.compressed_magnitude * 2.0 * spec.power * each_cell,
+            spec.compressed_complex * 2.0 * each_cell,
+            spec.envelope * part,
+        ];
+        let given = [x, y, &self.window, &self.turns, sums, share, &self.band_of, envelopes, pull, grad];
+        with_all(given, |device, [x, y, window, turns, sums, share, band_of, ex, pull, grad]| {
+            let mut pulled = room(device, examples * rows * 2 * m)?;
+            let inputs = [&x, &y, &window, &turns, &sums, &share, &band_of, &ex, &pull];
+            let numbers = [&self.numbers(spec, sizes)[..], &weights.map(bits)].concat();
+            let results = &mut [&mut pulled.slice_mut(..)];
+            launch_on(device, (&KERNELS, "spectral_pull"), self.frames(sizes), &inputs, results, &numbers)?;
+            let (count, mut sum) = (examples * len, room(device, examples * len)?);
+            let (inputs, numbers) = ([&pulled.slice(..), &grad], [count, len, rows, m, self.hop]);
+            launch(device, (&KERNELS, "add_frames"), each(count), &inputs, &mut [&mut sum], &numbers)?;
+            Ok(tensor(sum, device, (examples, len)))
         })
     }
 }

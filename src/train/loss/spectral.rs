@@ -34,6 +34,7 @@ pub struct Spectral {
     envelope: Option<Envelope>,
     /// The envelope term's gradient by X.
     by_envelope: Vec<Complex32>,
+    pull: Pull,
 }
 
 /// The window and the scale 1/√Σw² of transforms of `n_fft` samples every `hop`.
@@ -43,7 +44,8 @@ pub(super) fn unit(n_fft: usize, hop: usize) -> Result<(Vec<f32>, f32)> {
     Ok((stft.window().to_vec(), stft.power().sqrt().recip()))
 }
 
-/// Weights of the four gradients, the resolution's share, 1/K and the constants of convergence included.
+/// Weights of the four gradients of one measurement, the resolution's share, 1/K and the constants of convergence included.
+#[derive(Clone, Copy, Default)]
 struct Pull {
     convergence: f32,
     log_magnitude: f32,
@@ -66,11 +68,12 @@ impl Spectral {
             b: Vec::new(),
             envelope: (spec.envelope != 0.0).then(|| Envelope::new(n_fft, hop, rate, spec.floor)),
             by_envelope: Vec::new(),
+            pull: Pull::default(),
         })
     }
 
-    /// Adds `share` of each term to `parts`, and of the weighted gradient to `grad`.
-    pub fn add(&mut self, x: &[f32], y: &[f32], share: f64, parts: &mut LossParts, grad: &mut [f32]) {
+    /// Adds `share` of each term to `parts`.
+    pub fn measure(&mut self, x: &[f32], y: &[f32], share: f64, parts: &mut LossParts) {
         let cells = self.stft.frames(x.len()) * self.stft.bins();
         self.x.resize(cells, Complex32::default());
         self.y.resize(cells, Complex32::default());
@@ -87,7 +90,7 @@ impl Spectral {
             self.a.resize(cells, 0.0);
             self.b.resize(cells, 0.0);
         }
-        let pull = self.sum(share, parts);
+        self.pull = self.sum(share, parts);
         if let Some(envelope) = &mut self.envelope {
             self.by_envelope.clear();
             self.by_envelope.resize(cells, Complex32::default());
@@ -95,7 +98,11 @@ impl Spectral {
             parts.envelope +=
                 share * envelope.add(&self.x, &self.y, self.stft.bins(), weight, &mut self.by_envelope);
         }
-        self.pull(&pull);
+    }
+
+    /// Adds the weighted gradient of what was measured last to `grad`, that of all terms but the envelope's times `by`.
+    pub fn pull(&mut self, by: f32, grad: &mut [f32]) {
+        self.pull_spectrum(by);
         self.x.iter_mut().zip(&self.by_envelope).for_each(|(x, by)| *x += by * self.scale);
         self.stft.adjoint(&self.x, grad);
     }
@@ -136,8 +143,15 @@ impl Spectral {
         }
     }
 
-    /// Replaces X by the weighted gradient by the unscaled spectrum.
-    fn pull(&mut self, pull: &Pull) {
+    /// Replaces X by `by` times the weighted gradient by the unscaled spectrum.
+    fn pull_spectrum(&mut self, by: f32) {
+        let all = self.pull;
+        let pull = Pull {
+            convergence: by * all.convergence,
+            log_magnitude: by * all.log_magnitude,
+            magnitude: by * all.magnitude,
+            complex: by * all.complex,
+        };
         let (c, scale, floor) = (self.spec.power, self.scale, self.spec.floor);
         let asymmetry = self.spec.asymmetry;
         let weight = |off: f32| if off < 0.0 { asymmetry } else { 1.0 };

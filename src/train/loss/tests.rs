@@ -71,7 +71,7 @@ fn by_definition(spec: &LossSpec, x: &[f64], y: &[f64]) -> f64 {
     let alpha = dot(x, y) / (dot(y, y) + e);
     let off: f64 = x.iter().zip(y).map(|(x, y)| (x - alpha * y).powi(2)).sum();
     let si_sdr = -10.0 * ((alpha * alpha * dot(y, y) + e) / (off + e)).log10();
-    let mut total = f64::from(spec.l1) * l1 + f64::from(spec.si_sdr) * si_sdr;
+    let (mut differences, mut ratios) = (f64::from(spec.l1) * l1, f64::from(spec.si_sdr) * si_sdr);
     let (c, floor) = (f64::from(spec.power), f64::from(spec.floor));
     for [len, hop] in &spec.resolutions {
         let (x, y) = (spectrum(x, *len, *hop), spectrum(y, *len, *hop));
@@ -87,14 +87,18 @@ fn by_definition(spec: &LossSpec, x: &[f64], y: &[f64]) -> f64 {
             off * off * if off < 0.0 { f64::from(spec.asymmetry) } else { 1.0 }
         });
         let complex = mean(&|x, y| (x * size(x).powf(c - 1.0) - y * size(y).powf(c - 1.0)).norm_sqr());
-        total += (f64::from(spec.convergence) * convergence
+        let count = spec.resolutions.len() as f64;
+        differences += (f64::from(spec.convergence) * convergence
             + f64::from(spec.log_magnitude) * log
             + f64::from(spec.compressed_magnitude) * magnitude
-            + f64::from(spec.compressed_complex) * complex
-            + f64::from(spec.envelope) * envelope(&x, &y, *len, *hop, floor))
-            / spec.resolutions.len() as f64;
+            + f64::from(spec.compressed_complex) * complex)
+            / count;
+        ratios += f64::from(spec.envelope) * envelope(&x, &y, *len, *hop, floor) / count;
     }
-    total
+    match f64::from(spec.relative) {
+        0.0 => differences + ratios,
+        relative => relative * (1.0 + differences / 0.01).ln() + ratios,
+    }
 }
 
 fn noise(len: usize, level: f32, index: u64) -> Vec<f32> {
@@ -113,10 +117,12 @@ fn specs() -> Vec<(&'static str, LossSpec)> {
         ("compressed_complex", LossSpec { compressed_complex: 2.0, power: 0.6, ..none.clone() }),
         ("asymmetric", LossSpec { compressed_magnitude: 2.0, asymmetry: 3.0, ..none.clone() }),
         ("envelope and a little l1", LossSpec { envelope: 1.0, l1: 1e-3, ..none.clone() }),
+        ("relative", LossSpec { relative: 0.4, l1: 0.7, compressed_magnitude: 3.0, ..none.clone() }),
         (
             "all",
             LossSpec {
                 envelope: 0.2,
+                relative: 0.3,
                 si_sdr: 0.05,
                 compressed_complex: 1.0,
                 resolutions: none.resolutions,
@@ -244,11 +250,13 @@ fn gpu_losses_agree() {
     let (mut specs, mut weights) = (Vec::new(), of(0.7));
     for _ in 0..weights.len() {
         weights.rotate_right(1);
-        specs.push(weights);
+        specs.push((weights, 0.0));
     }
-    specs.push([1.0, 0.01, 0.3, 0.2, 30.0, 10.0, 0.5]);
-    for [l1, si_sdr, convergence, log_magnitude, compressed_magnitude, compressed_complex, envelope] in specs
-    {
+    let all = [1.0, 0.01, 0.3, 0.2, 30.0, 10.0, 0.5];
+    specs.extend([(all, 0.0), (all, 0.3)]);
+    for (weights, relative) in specs {
+        let [l1, si_sdr, convergence, log_magnitude, compressed_magnitude, compressed_complex, envelope] =
+            weights;
         let spec = LossSpec {
             l1,
             si_sdr,
@@ -257,6 +265,7 @@ fn gpu_losses_agree() {
             compressed_magnitude,
             compressed_complex,
             envelope,
+            relative,
             asymmetry: 2.0,
             resolutions: vec![[256, 96], [320, 150], [1024, 384], [8192, 4096]],
             ..LossSpec::none()
