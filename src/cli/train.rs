@@ -20,7 +20,8 @@ use crate::{Error, Result};
 
 /// Train a model by a recipe; Ctrl-C writes a checkpoint and the model so far
 ///
-/// OUT gets NAME.safetensors (the model), NAME.checkpoint.safetensors, NAME.log.jsonl and NAME.loss.png.
+/// OUT gets NAME.safetensors (the model), NAME.checkpoint.safetensors (in parts where `[run] checkpoint_mib` says so),
+/// NAME.log.jsonl and NAME.loss.png.
 #[derive(clap::Args)]
 pub struct Args {
     /// The recipe, TOML

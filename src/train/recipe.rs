@@ -88,6 +88,8 @@ pub struct RunSpec {
     pub valid_examples: usize,
     /// Minutes from one checkpoint to the next.
     pub checkpoint_minutes: f64,
+    /// What one file of a checkpoint holds at most, in MiB of numbers, or one weight; 0 for one file, whatever its size.
+    pub checkpoint_mib: usize,
     /// The rate of S4D's A and Δ, and of Mamba's A, as a share of the schedule's.
     pub dynamics_rate: f32,
     /// How much of the input a filter lets through whatever its masks say, set after training: see
@@ -137,6 +139,7 @@ impl Default for RunSpec {
             valid_every: 250,
             valid_examples: 32,
             checkpoint_minutes: 3.0,
+            checkpoint_mib: 0,
             dynamics_rate: 1.0,
             dry: 0.0,
             settle_seconds: 0,

@@ -164,6 +164,8 @@ struct Run<'a> {
     peers: Box<dyn Peers>,
     /// What processes wanted after the last step.
     wishes: Wishes,
+    /// Seconds that the last step waited for its examples.
+    waited: f64,
     /// Whether there is a checkpoint of this run.
     saved: bool,
 }
@@ -211,6 +213,7 @@ impl Run<'_> {
             parts: mean.parts,
             rate,
             report,
+            waited: self.waited,
             speed: run.batch as f64 * f64::from(self.recipe.mix.seconds) / spent,
             seconds: self.progress.seconds,
         })
@@ -250,7 +253,9 @@ impl Run<'_> {
             }
             #[cfg(feature = "train-cuda")]
             Makes::Ahead(ahead, judge, learner) => {
+                let asked = Instant::now();
                 let examples = ahead.take()?;
+                self.waited = asked.elapsed().as_secs_f64();
                 let own = first + (rank * examples.count()) as u64;
                 let graph = step.graph(judge, &examples, rank, own);
                 if graph.is_err() {
@@ -328,7 +333,11 @@ impl Run<'_> {
         self.read_back()?;
         let heard = self.begins.state(&self.plan)?;
         let (to, plan) = (&self.files.checkpoint, &self.plan);
-        checkpoint::save(to, plan, &self.weights, &self.optimiser, &heard, &self.progress)?;
+        let limit = match self.recipe.run.checkpoint_mib {
+            0 => usize::MAX,
+            mib => mib << 20,
+        };
+        checkpoint::save(to, plan, &self.weights, &self.optimiser, &heard, &self.progress, limit)?;
         self.saved = true;
         self.tell(options, &Event::Saved { step: self.progress.step })
     }

@@ -54,6 +54,8 @@ pub enum Event {
         rate: f32,
         /// The optimiser's report.
         report: StepReport,
+        /// Seconds that it waited for its examples, where they are made ahead of it.
+        waited: f64,
         /// Seconds of sound learned from, per second.
         speed: f64,
         /// Seconds spent in all sittings.

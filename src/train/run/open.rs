@@ -149,6 +149,7 @@ impl<'a> Run<'a> {
             progress,
             peers,
             wishes: Wishes::default(),
+            waited: 0.0,
             saved: resumed,
         };
         if !run.leads() {
