@@ -204,7 +204,8 @@ extern "C" __global__ void spectral_pull(const float *x, const float *y, const f
     float part = share[blockIdx.y], by_log = part * __int_as_float(log_bits), by_magnitude = part * __int_as_float(magnitude_bits);
     float by_complex = part * __int_as_float(complex_bits), by_envelope = __int_as_float(envelope_bits);
     const float *sum = sums + 5 * blockIdx.y;
-    float by_convergence = sum[0] > 0.0f ? part * __int_as_float(convergence_bits) / sqrtf(sum[0] * sum[1]) : 0.0f;
+    float by_convergence = part * __int_as_float(convergence_bits);
+    if (by_convergence != 0.0f) by_convergence = sum[0] > 0.0f ? by_convergence / (sqrtf(sum[0]) * sqrtf(sum[1])) : 0.0f;
     const float2 *turns = (const float2 *)turn;
     float2 *g, *z = both_spectra(x, y, window, turns, (float2 *)shared, len, m, hop, &g);
     for (int k = threadIdx.x; k <= m; k += blockDim.x) {

@@ -17,6 +17,8 @@ use crate::{Error, Result};
 
 const KEY: &str = "cascabel.checkpoint";
 const PARTS: &str = "cascabel.parts";
+/// In a part: the step of the checkpoint that it belongs to.
+const STEP: &str = "cascabel.step";
 
 /// The parts beside a checkpoint's first file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -88,11 +90,10 @@ pub fn save(
     tensors.extend(optimiser.state().map(|(name, values)| (name, bytes(values))));
     tensors.extend(heard.iter().map(|(name, values)| (name.clone(), bytes(values))));
     let (first, more) = divided(&tensors, limit);
-    let there = || std::fs::read(path).ok().and_then(|file| parts(path, &file).ok()).unwrap_or_default();
-    let there = if more.is_empty() { Parts::default() } else { there() };
-    let set = if there.count > 0 { there.set.other() } else { Set::A };
+    let set = if more.is_empty() { Set::A } else { free(path)? };
     for (number, tensors) in (1..).zip(&more) {
-        write(&set.part(path, number), tensors, None)?;
+        let meta = HashMap::from([(STEP.to_string(), progress.step.to_string())]);
+        write(&set.part(path, number), tensors, meta)?;
     }
     let text = |of: serde_json::Result<String>| of.map_err(|e| broken(path, &e.to_string()));
     let mut meta = HashMap::from([(KEY.to_string(), text(serde_json::to_string(progress))?)]);
@@ -100,7 +101,7 @@ pub fn save(
     if parts.count > 0 {
         meta.insert(PARTS.to_string(), text(serde_json::to_string(&parts))?);
     }
-    write(path, first, Some(meta))?;
+    write(path, first, meta)?;
     set.remove_after(path, parts.count);
     set.other().remove_after(path, 0);
     Ok(())
@@ -122,13 +123,26 @@ fn divided(tensors: &[Named], limit: usize) -> (&[Named], Vec<&[Named]>) {
     (runs.remove(0), runs)
 }
 
-fn write(path: &Path, tensors: &[Named], meta: Option<HashMap<String, String>>) -> Result<()> {
+/// The set of parts that the checkpoint there, if there is one, does not have.
+fn free(path: &Path) -> Result<Set> {
+    let file = match std::fs::read(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Set::A),
+        file => file.map_err(|e| Error::io("read", path, e))?,
+    };
+    // What is no checkpoint has no parts.
+    let there = parts(path, &file).unwrap_or_default();
+    Ok(if there.count > 0 { there.set.other() } else { Set::A })
+}
+
+/// Writes a file, and waits until the disk has it: what it replaces may go then.
+fn write(path: &Path, tensors: &[Named], meta: HashMap<String, String>) -> Result<()> {
     let failed = |e: safetensors::SafeTensorError| broken(path, &e.to_string());
     let views = tensors.iter().map(|(name, data)| {
         Ok((name, TensorView::new(Dtype::F32, vec![data.len() / 4], data).map_err(failed)?))
     });
-    let file = safetensors::serialize(views.collect::<Result<Vec<_>>>()?, meta).map_err(failed)?;
-    write_whole(path, |to| to.write_all(&file).map_err(|e| Error::io("write", path, e)))
+    let file = safetensors::serialize(views.collect::<Result<Vec<_>>>()?, Some(meta)).map_err(failed)?;
+    write_whole(path, |to| to.write_all(&file).map_err(|e| Error::io("write", path, e)))?;
+    std::fs::File::open(path).and_then(|file| file.sync_all()).map_err(|e| Error::io("write", path, e))
 }
 
 /// What the first file says of parts beside it.
@@ -166,7 +180,13 @@ pub fn load(
     let parts = parts(path, &file)?;
     for number in 1..=parts.count {
         let path = parts.set.part(path, number);
-        read(&path, &std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?, &mut found)?;
+        let file = std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
+        let (_, meta) = SafeTensors::read_metadata(&file).map_err(|e| broken(&path, &e.to_string()))?;
+        let step = meta.metadata().as_ref().and_then(|m| m.get(STEP));
+        if step != Some(&progress.step.to_string()) {
+            return Err(broken(&path, "a part of another step's"));
+        }
+        read(&path, &file, &mut found)?;
     }
     let find = |name: &str| found.get(name).cloned();
     let named =
@@ -252,6 +272,14 @@ mod tests {
         }
         read.load(&path)?;
         assert!(read.is(&first));
+
+        // A folder where a part of the next set goes: it is not written to its end.
+        let away = folder.path().join("m.checkpoint.b3.safetensors");
+        std::fs::create_dir(&away).map_err(|e| Error::io("create", &away, e))?;
+        assert!(second.save(&path, 600).is_err());
+        read.load(&path)?;
+        assert!(read.is(&first));
+        std::fs::remove_dir(&away).map_err(|e| Error::io("remove", &away, e))?;
 
         second.save(&path, 600)?;
         let of_b = files(folder.path());

@@ -52,7 +52,7 @@ use serde::{Deserialize, Serialize};
 use self::spectral::Spectral;
 use crate::error::{Error, Result};
 
-/// S below which an example counts no more.
+/// S below which an example counts little more.
 const RELATIVE_FLOOR: f64 = 0.01;
 
 /// Power added to both sides of the SI-SDR's fraction, for each sample: −100 dB of full scale.

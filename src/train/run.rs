@@ -335,7 +335,7 @@ impl Run<'_> {
         let (to, plan) = (&self.files.checkpoint, &self.plan);
         let limit = match self.recipe.run.checkpoint_mib {
             0 => usize::MAX,
-            mib => mib << 20,
+            mib => mib.saturating_mul(1 << 20),
         };
         checkpoint::save(to, plan, &self.weights, &self.optimiser, &heard, &self.progress, limit)?;
         self.saved = true;

@@ -1,6 +1,6 @@
 //! Activations, gates and FiLM: each forward, and backward from what it read.
 //!
-//! `y = o + act(x + b)` (GLU: first half of the columns times the sigmoid of the second), `y = o + x·act(z)`, `y = x·(1 + s) + t` with
+//! `y = o + act(x + b)` (GLU: first half of the columns times the sigmoid of the second), `y = o + x·act(z)`, `y = o + x·(1 + s) + t` with
 //! (s, t) the halves of the second argument.
 
 use candle_core::{Result, Tensor};
@@ -94,11 +94,14 @@ pub(super) fn gate_back(act: Act, x: &Tensor, z: &Tensor, g: &Tensor) -> Result<
     })
 }
 
-/// `x·(1 + s) + t`.
-pub(super) fn film(x: &Tensor, st: &Tensor) -> Result<Tensor> {
+/// `onto + x·(1 + s) + t`.
+pub(super) fn film(x: &Tensor, st: &Tensor, onto: Option<&Tensor>) -> Result<Tensor> {
     #[cfg(feature = "train-cuda")]
     if x.device().is_cuda() {
-        return cuda::elementwise::two(None, x, st, None);
+        return cuda::elementwise::two(None, x, st, onto);
+    }
+    if let Some(onto) = onto {
+        return packed(onto)? + film(x, st, None)?;
     }
     let d = width(x);
     by_dtype!(x.dtype(), T => {

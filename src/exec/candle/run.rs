@@ -134,11 +134,12 @@ pub(super) fn inputs<const N: usize>(
 }
 
 /// The sum right after op `number`, if nothing else reads the op's output and it can add as it goes, and what else is summed.
+/// Both are of one tier, so that either rows of both are due or of none.
 fn summed(plan: &Plan, number: usize) -> Option<(&Op, View)> {
     let (op, sum) = (plan.ops.get(number)?, plan.ops.get(number + 1)?);
     let ([a, b], OpKind::Add) = (sum.inputs.as_slice(), &sum.kind) else { return None };
     let other = if a.value == op.output { b } else { a };
-    let adds = matches!(op.kind, OpKind::Linear { .. } | OpKind::Gate { .. });
+    let adds = matches!(op.kind, OpKind::Linear { .. } | OpKind::Gate { .. } | OpKind::Film);
     let reads = plan.ops.iter().flat_map(|op| &op.inputs).filter(|view| view.value == op.output);
     let alone = plan.output != op.output && sum.inputs.iter().any(|view| view.value == op.output);
     let whole = sum.inputs.iter().all(|view| view.width == plan.value(op.output).width);
@@ -167,7 +168,7 @@ impl Pass<'_> {
             OpKind::Gate { act } => self.two(op, |x, z| elementwise::gate(*act, x, z, onto)),
             OpKind::Activate { act } => self.one(op, |x| plain(elementwise::activate(*act, x, None, None))),
             OpKind::Add => self.two(op, |a, b| columns::packed(a)? + columns::packed(b)?),
-            OpKind::Film => self.two(op, elementwise::film),
+            OpKind::Film => self.two(op, |x, st| elementwise::film(x, st, onto)),
             OpKind::Linear { weight, bias, act } => self.one(op, |x| {
                 let products = linear::linear(x, self.param(*weight))?;
                 let y = elementwise::activate(*act, &products, bias.map(|b| self.param(b)), onto)?;

@@ -22,7 +22,7 @@ use crate::{Error, Result};
 /// What the way back needs of an op beside the values that it read.
 pub(super) enum Kept {
     Nothing,
-    /// A linear's products, before bias and activation, where it has one.
+    /// A linear's products, before bias and activation, where it has an activation.
     Linear(Option<Tensor>),
     /// Rows that are in the state alone, as no row of the result fell due.
     Heard(History),
@@ -167,8 +167,8 @@ impl Back<'_> {
                 let OpKind::Scan(scan) = &op.kind else { bail!("{} keeps what a scan keeps", op.name) };
                 return self.scan(op, scan, [&rows, &params, &h0], &scanned, g);
             }
+            Kept::Heard(_) | Kept::Moved(..) if !self.wants(op.inputs.first()) => return self.unheard(op),
             Kept::Heard(history) => return self.heard(op, &history, None),
-            Kept::Moved(..) if !self.wants(op.inputs.first()) => return Ok(()),
             Kept::Moved(history, moves) => {
                 let grad = g.map(|g| moves.back(&history, &packed(&g)?)).transpose()?;
                 return self.heard(op, &history, grad);
@@ -255,8 +255,18 @@ impl Back<'_> {
         self.heard(op, history, Some(grad))
     }
 
+    /// Leaves out the gradient of a state that holds what nobody asks for.
+    fn unheard(&mut self, op: &Op) -> Candle<()> {
+        let Some(id) = op.state else { bail!("expected a state") };
+        self.grads.slots[id.0] = None;
+        Ok(())
+    }
+
     /// Gives on the gradient of an op that looks back: to its input, and to the state before.
     fn heard(&mut self, op: &Op, history: &History, grad: Option<HistoryGrad>) -> Candle<()> {
+        if !self.wants(op.inputs.first()) {
+            return self.unheard(op);
+        }
         let Some(id) = op.state else { bail!("expected a state") };
         let next = self.grads.slots[id.0].take();
         let grad = match (grad, next) {

@@ -68,6 +68,12 @@ pub(super) fn everything() -> Result<Plan> {
     let st = b.linear("mid.film", mid, 12, true, Act::None)?;
     let mid = b.film("film", mid, st)?;
     let mid = b.dropout("drop", mid, 0.5)?;
+    let inner = b.norm("inner.norm", mid, NormKind::Layer, 1e-5)?;
+    let inner = b.linear("inner", inner, 6, true, Act::Gelu)?;
+    let mid = b.add("inner.add", mid, inner)?;
+    let door = b.columns(st, 3, 6)?;
+    let gated = b.gate("gated", mid, door, Act::Silu)?;
+    let mid = b.add("gated.add", gated, mid)?;
     let mid = b.linear("mid.out", mid, 8, true, Act::Relu)?;
     let up = b.overlap("up", mid, 2, 1)?;
     let y = b.add("add", up, held)?;
@@ -292,6 +298,27 @@ fn two_hundred_random_cuts_leave_outputs_state_and_gradients_within_1e_5() -> Re
 #[test]
 fn models_as_configured_are_cut_in_every_phase() -> Result<()> {
     built()?.iter().try_for_each(|case| cuts_change_nothing(&case.plan, 16, 3, 1e-5))
+}
+
+/// Samples that nobody learns lie behind frames, delays and convolutions of every configured model.
+#[test]
+fn the_weights_gradients_are_the_same_without_those_of_the_samples() -> Result<()> {
+    for case in built()? {
+        let model = CandleModel::new(&case.plan, &Weights::random(&case.plan, 4), DType::F64)?;
+        let (x, state) = (input(&case.plan, 2, 70, DType::F64)?, random_state(&model, 2, 3)?);
+        let grads = |weights_only: bool| -> Result<Gradients> {
+            let (y, _, tape) = model.record(&state, kind(&case.plan, &x), None)?;
+            let tape = if weights_only { tape.of_weights() } else { tape };
+            tape.backward(&y, None)
+        };
+        let (all, of_weights) = (grads(false)?, grads(true)?);
+        assert!(of_weights.input.is_none(), "{}", case.name);
+        for (a, b) in all.params.iter().zip(&of_weights.params) {
+            let [a, b] = [a, b].map(|x| x.as_ref().map(numbers).transpose());
+            assert_eq!(a?, b?, "{}", case.name);
+        }
+    }
+    Ok(())
 }
 
 /// The bound in f64 is above its rounding: the reference's Ā and B̄ were rounded to f32 once.

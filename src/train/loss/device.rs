@@ -26,8 +26,8 @@ pub struct DeviceLoss {
     spectra: Vec<Spectrum>,
 }
 
-/// Longest frame whose spectra, and their room, fit a block's shared memory on every GPU from sm_80 on.
-const LONGEST: usize = 8192;
+/// Longest frame whose spectra, and their room, fit the 99 KB of shared memory that a block has on any GPU from sm_80 on.
+const LONGEST: usize = 4096;
 
 /// One resolution.
 struct Spectrum {
@@ -321,5 +321,5 @@ impl Spectrum {
 
 /// A number that is not negative, as kernels take it among the sizes.
 fn bits(x: f32) -> usize {
-    x.to_bits() as usize
+    (x + 0.0).to_bits() as usize
 }

@@ -144,7 +144,8 @@ pub(crate) fn launch_on(
         shared_mem_bytes: shared as u32,
     };
     let function = device.get_or_load_custom_func(name, kernels.name, kernels.ptx)?;
-    if shared > SHARED {
+    // A kernel may have a little of its own beside.
+    if shared + 1024 > SHARED {
         let most = CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         function.set_attribute(most, shared as i32).w()?;
     }

@@ -59,7 +59,7 @@ fn pair(act: Option<Act>) -> (&'static str, usize) {
     act.map_or(("film", 0), |act| ("gate", code(act)))
 }
 
-/// `onto + x·act(z)`, or FiLM without an activation.
+/// `onto + x·act(z)`, or with FiLM in place of the gate without an activation.
 pub fn two(act: Option<Act>, x: &Tensor, z: &Tensor, onto: Option<&Tensor>) -> Result<Tensor> {
     let ((name, code), count, onto) = (pair(act), x.elem_count(), onto.map(packed).transpose()?);
     with_rows([x, z, onto.as_ref().unwrap_or(x)], |device, [(xv, xs), (z, zs), (o, _)]| {
