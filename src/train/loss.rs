@@ -260,10 +260,10 @@ impl Loss {
         for spectrum in &mut self.spectra {
             spectrum.measure(estimate, target, share, &mut parts);
         }
-        let share = spec.share(&parts);
-        pull_l1(estimate, target, spec.l1 * share, grad);
+        let by = spec.share(&parts);
+        pull_l1(estimate, target, spec.l1 * by, grad);
         for spectrum in &mut self.spectra {
-            spectrum.pull(share, grad);
+            spectrum.pull(by, grad);
         }
         let total = spec.total(&parts);
         Ok(LossValues { total, parts })

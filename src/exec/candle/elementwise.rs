@@ -1,7 +1,7 @@
 //! Activations, gates and FiLM: each forward, and backward from what it read.
 //!
-//! `y = o + act(x + b)` (GLU: first half of the columns times the sigmoid of the second), `y = o + x·act(z)`, `y = o + x·(1 + s) + t` with
-//! (s, t) the halves of the second argument.
+//! `y = o + act(x + b)` (GLU: first half of the columns times the sigmoid of the second), `y = o + x·act(z)`,
+//! `y = o + x·(1 + s) + t` with (s, t) the halves of the second argument; o and b where they are given.
 
 use candle_core::{Result, Tensor};
 

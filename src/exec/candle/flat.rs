@@ -71,10 +71,8 @@ impl Layout {
     pub fn gather(&self, grads: &Gradients, like: &Tensor) -> Result<Tensor> {
         #[cfg(feature = "train-cuda")]
         if like.device().is_cuda() {
-            let there =
-                |(range, grad): (_, &'_ Option<Tensor>)| grad.as_ref().map(|grad| (range, grad.clone()));
-            let parts: Vec<_> = self.ranges().zip(&grads.params).filter_map(there).collect();
-            let parts: Vec<_> = parts.iter().map(|(range, grad)| (range.clone(), grad)).collect();
+            let places = self.ranges().zip(&grads.params);
+            let parts: Vec<_> = places.filter_map(|(range, grad)| Some((range, grad.as_ref()?))).collect();
             return super::cuda::flat::gather(&parts, self.len, like.device());
         }
         let zeros = |n: usize| Tensor::zeros(n, DType::F32, like.device());

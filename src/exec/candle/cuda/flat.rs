@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use candle_core::cuda_backend::cudarc::driver::{DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg};
+use candle_core::cuda_backend::cudarc::driver::{
+    CudaSlice, DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg,
+};
 use candle_core::cuda_backend::{CudaDevice, WrapErr};
 use candle_core::{Device, Result, Storage, Tensor, bail};
 
@@ -44,7 +46,7 @@ fn place(
     device: &CudaDevice,
     parts: &[(Range<usize>, &Tensor)],
     whole: &[Tensor],
-    flat: &mut candle_core::cuda_backend::cudarc::driver::CudaSlice<f32>,
+    flat: &mut CudaSlice<f32>,
 ) -> Result<()> {
     let stream = device.cuda_stream();
     let held: Vec<_> = whole.iter().map(Tensor::storage_and_layout).collect();
