@@ -1,7 +1,7 @@
 // A scan's tables from the model's parameters, and back, in f64: see src/plan/discretise.rs for the formulas.
 //
 // A_log, A_imag [d, n], log_dt [d], C [d, n] or [d, n, 2]; tables [R, d], R = n or 2n: real rows, then imaginary ones. rule: 0
-// selective (A alone), 1 zero-order hold, 2 bilinear (Ā, B̄, C). One thread a channel.
+// selective (A alone), 1 zero-order hold, 2 bilinear (Ā, B̄, C). A warp a channel, a lane a state.
 
 struct Z {
     double re, im;
@@ -32,10 +32,10 @@ __device__ static Z pole(const float *a_log, const float *a_imag, int i, int com
 
 extern "C" __global__ void discretise_forward(const float *a_log, const float *a_imag, const float *log_dt, const float *c,
                                               float *out, int d, int n, int complex, int rule) {
-    int channel = blockIdx.x * blockDim.x + threadIdx.x;
+    int channel = blockIdx.x * blockDim.y + threadIdx.y;
     if (channel >= d) return;
     int len = d * n * (complex ? 2 : 1);
-    for (int k = 0; k < n; k++) {
+    for (int k = threadIdx.x; k < n; k += 32) {
         int i = channel * n + k, re = k * d + channel, im = (n + k) * d + channel;
         Z a = pole(a_log, a_imag, i, complex), table[3] = {a};
         if (rule) {
@@ -52,11 +52,11 @@ extern "C" __global__ void discretise_forward(const float *a_log, const float *a
 extern "C" __global__ void discretise_backward(const float *a_log, const float *a_imag, const float *log_dt, const float *g,
                                                float *ga_log, float *ga_imag, float *gdt, float *gc, int d, int n, int complex,
                                                int rule) {
-    int channel = blockIdx.x * blockDim.x + threadIdx.x;
+    int channel = blockIdx.x * blockDim.y + threadIdx.y;
     if (channel >= d) return;
     int len = d * n * (complex ? 2 : 1);
     double by_dt = 0.0, dt = rule ? exp((double)log_dt[channel]) : 0.0;
-    for (int k = 0; k < n; k++) {
+    for (int k = threadIdx.x; k < n; k += 32) {
         int i = channel * n + k, re = k * d + channel, im = (n + k) * d + channel;
         Z a = pole(a_log, a_imag, i, complex), given[3], ga;
         for (int t = 0; t < (rule ? 3 : 1); t++) given[t] = {g[t * len + re], complex ? g[t * len + im] : 0.0f};
@@ -83,5 +83,6 @@ extern "C" __global__ void discretise_backward(const float *a_log, const float *
         ga_log[i] = ga.re * a.re;
         if (complex) ga_imag[i] = ga.im;
     }
-    if (rule) gdt[channel] = by_dt * dt;
+    for (int o = 16; o; o >>= 1) by_dt += __shfl_xor_sync(0xffffffffu, by_dt, o);
+    if (rule && threadIdx.x == 0) gdt[channel] = by_dt * dt;
 }

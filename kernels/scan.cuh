@@ -1,9 +1,9 @@
-// The diagonal recurrence h ← Ā·h + B̄·u, y = C·h + D·u (2·Re for complex A), split over length.
+// The selective recurrence h ← Ā·h + B̄·u, y = C·h + D·u (2·Re for complex A), split over length. (The time-invariant one is invariant.cu.)
 //
 // Layouts are on the page of src/exec/candle/scan/mod.rs; the launches, with the sizes that they take, are in
 // src/exec/candle/cuda/scan.rs. A stream of T rows is cut into G segments of `seg` rows, which run side by side:
 //
-//     scan_ends    each segment from h = 0: its last state, and ΣΔ (selective)       scan_forward.cu
+//     scan_ends    each segment from h = 0: its last state, and ΣΔ       scan_forward.cu
 //     scan_carry   over the segments, one after the other: the state in which each begins
 //     scan_rows    each segment from there: y, the final state, the state before every CHUNK-th row
 //     back_ends, scan_carry and back_rows: the same from the last row to the first, for the gradients      scan_backward.cu
@@ -23,8 +23,7 @@
 #define TURN 0.15915493667125701904f
 #define TURN_REST 6.4206383e-9f
 // Rows between two saved states.
-#define SELECTIVE_CHUNK 16
-#define INVARIANT_CHUNK 32
+#define CHUNK 16
 
 typedef __nv_bfloat16 bf16;
 
@@ -37,9 +36,9 @@ struct Sizes {
     long state;
 };
 
-template <bool COMPLEX, bool SELECTIVE> __device__ static Sizes sizes(int t, int d, int n, int seg, int segs) {
+template <bool COMPLEX> __device__ static Sizes sizes(int t, int d, int n, int seg, int segs) {
     int r = COMPLEX ? 2 * n : n;
-    return {t, d, n, r, SELECTIVE ? 2 * (d + r) : d, seg, segs, (long)r * d};
+    return {t, d, n, r, 2 * (d + r), seg, segs, (long)r * d};
 }
 
 __device__ static float number(float x) { return x; }
@@ -111,15 +110,15 @@ enum Pass { ENDS, ROWS, BACK };
 #define STAGED 16
 #define AHEAD 4
 
-template <typename In, bool COMPLEX, bool SELECTIVE, int K, int CC, Pass PASS> struct Walk {
+template <typename In, bool COMPLEX, int K, int CC, Pass PASS> struct Walk {
     static const int NUMBERS = COMPLEX ? 2 : 1, PARTS = PASS == ROWS ? 2 : 1;
     Sizes z;
     const In *rows, *gy;
     int lanes, per, n0, from, count, c[CC], wide;
     // Where the next AHEAD rows lie, from `rows` (or `gy`) and, Δ, from `rows`.
     int at[AHEAD], dt_at[AHEAD];
-    Exponent a[SELECTIVE ? CC : 1][SELECTIVE ? K : 1];
-    Pair fixed[SELECTIVE ? 1 : K], b[SELECTIVE ? 1 : K], q[SELECTIVE ? 1 : K], h[CC][K];
+    Exponent a[CC][K];
+    Pair h[CC][K];
     // ΣΔ and, by which it is too great, for a turn's fraction needs it (Kahan 1965).
     float skip[CC], sum[CC], over[CC];
 
@@ -148,7 +147,7 @@ template <typename In, bool COMPLEX, bool SELECTIVE, int K, int CC, Pass PASS> s
         if (i >= count) return;
         int lane = threadIdx.x % 32, at = row(min(i + lane % STAGED, count - 1)), channel = min(c[0] - lane % per, z.d - 1);
         const In *u = PASS == BACK ? gy + at * z.d : rows + at * z.width, *line = (lane < STAGED ? u : rows + at * z.width + z.d) + channel;
-        if (SELECTIVE || lane < STAGED) ask_for(line);
+        ask_for(line);
     }
 
     // u (or ȳ) and Δ of the rows i .. i + AHEAD; zeros beyond the last.
@@ -162,7 +161,7 @@ template <typename In, bool COMPLEX, bool SELECTIVE, int K, int CC, Pass PASS> s
 #pragma unroll
             for (int j = 0; j < CC; j++) {
                 x[p][j] = there ? first[at[p] + j * PER] : In(0.0f);
-                if (SELECTIVE) dt[p][j] = there ? second[(PASS == BACK ? dt_at[p] : at[p]) + j * PER] : In(0.0f);
+                dt[p][j] = there ? second[(PASS == BACK ? dt_at[p] : at[p]) + j * PER] : In(0.0f);
             }
             at[p] += BACKWARDS * AHEAD * (PASS == BACK ? z.d : z.width);
             if (PASS == BACK) dt_at[p] -= AHEAD * z.width;
@@ -175,8 +174,8 @@ template <typename In, bool COMPLEX, bool SELECTIVE, int K, int CC, Pass PASS> s
 #pragma unroll
         for (int j = 0; j < CC; j++) {
             y[j] = 0.0f;
-            x[j] = PASS == BACK ? NUMBERS * u[j] : SELECTIVE ? dt[j] * u[j] : u[j];
-            if (SELECTIVE && PASS != ROWS) {
+            x[j] = PASS == BACK ? NUMBERS * u[j] : dt[j] * u[j];
+            if (PASS != ROWS) {
                 float more = COMPLEX ? dt[j] - over[j] : dt[j], all = sum[j] + more;
                 if (COMPLEX) over[j] = (all - sum[j]) - more;
                 sum[j] = all;
@@ -185,28 +184,16 @@ template <typename In, bool COMPLEX, bool SELECTIVE, int K, int CC, Pass PASS> s
 #pragma unroll
         for (int k0 = 0; k0 < K; k0 += 4 / NUMBERS) {
             float f[4], s[4];
-            if (SELECTIVE) {
-                four(f, tile + (n0 + k0) * NUMBERS);
-                if (PASS == ROWS) four(s, tile + wide + (n0 + k0) * NUMBERS);
-            }
+            four(f, tile + (n0 + k0) * NUMBERS);
+            if (PASS == ROWS) four(s, tile + wide + (n0 + k0) * NUMBERS);
 #pragma unroll
             for (int i = 0; i < 4 / NUMBERS; i++) {
                 int k = k0 + i;
-                Pair first, second;
-                if (SELECTIVE) {
-                    first = COMPLEX ? Pair{f[2 * i], f[2 * i + 1]} : Pair{f[i], 0.0f};
-                    if (PASS == ROWS) second = COMPLEX ? Pair{s[2 * i], s[2 * i + 1]} : Pair{s[i], 0.0f};
-                } else {
-                    first = PASS == BACK ? q[k] : b[k];
-                    second = q[k];
-                }
+                Pair first = COMPLEX ? Pair{f[2 * i], f[2 * i + 1]} : Pair{f[i], 0.0f}, second;
+                if (PASS == ROWS) second = COMPLEX ? Pair{s[2 * i], s[2 * i + 1]} : Pair{s[i], 0.0f};
 #pragma unroll
                 for (int j = 0; j < CC; j++) {
-                    Pair e;
-                    if constexpr (SELECTIVE)
-                        e = decay<COMPLEX>(a[j][k], dt[j]);
-                    else
-                        e = fixed[k];
+                    Pair e = decay<COMPLEX>(a[j][k], dt[j]);
                     if (PASS == BACK) {
                         Pair g = {fmaf(first.re, x[j], h[j][k].re), fmaf(-first.im, x[j], h[j][k].im)};
                         h[j][k] = step_back<COMPLEX>(e, g);
@@ -247,18 +234,12 @@ template <typename In, bool COMPLEX, bool SELECTIVE, int K, int CC, Pass PASS> s
         for (int j = 0; j < CC; j++) {
             c[j] = (blockIdx.x * (blockDim.x / 32) + warp) * per * CC + j * per + lane % per;
             sum[j] = over[j] = 0.0f;
-            skip[j] = PASS == ROWS && c[j] < z.d ? params[(SELECTIVE ? 1 : 3) * z.state + c[j]] : 0.0f;
+            skip[j] = PASS == ROWS && c[j] < z.d ? params[z.state + c[j]] : 0.0f;
 #pragma unroll
             for (int k = 0; k < K; k++) {
                 int n = n0 + k;
                 h[j][k] = PASS == ROWS ? get<COMPLEX>(start, z, n, c[j]) : Pair{0.0f, 0.0f};
-                if constexpr (SELECTIVE) {
-                    a[j][k] = exponent<COMPLEX>(get<COMPLEX>(params, z, n, c[j]));
-                } else {
-                    fixed[k] = get<COMPLEX>(params, z, n, c[j]);
-                    b[k] = get<COMPLEX>(params + z.state, z, n, c[j]);
-                    q[k] = get<COMPLEX>(params + 2 * z.state, z, n, c[j]);
-                }
+                a[j][k] = exponent<COMPLEX>(get<COMPLEX>(params, z, n, c[j]));
             }
         }
         // A lane without a channel reads along with the last one that has; nothing of it is kept. Two channels a lane are both there or not.
@@ -282,38 +263,32 @@ template <typename In, bool COMPLEX, bool SELECTIVE, int K, int CC, Pass PASS> s
         begin(params, starts + place * z.state, lanes_);
         y += s * y_stride + (long)from * z.d + c[0];
         states += s * states_stride;
-        const int chunk = SELECTIVE ? SELECTIVE_CHUNK : INVARIANT_CHUNK;
         float x[AHEAD][CC], dt[AHEAD][CC];
         In next_x[AHEAD][CC], next_dt[AHEAD][CC];
         fetch(next_x, next_dt, 0);
         In *tile = (In *)shared, *other = tile + STAGED * PARTS * wide;
-        if (SELECTIVE) {
-            stage(tile, 0);
-            copies_sent();
-        }
+        stage(tile, 0);
+        copies_sent();
         for (int i = 0; i < count; i += STAGED) {
             // Where outputs and states are written too, it costs more than it gives in f32, and nothing in bf16.
             if (PASS != ROWS) ask(i + STAGED);
-            if (SELECTIVE) {
-                if (i + STAGED < count) stage(other, i + STAGED);
-                copies_sent();
-                copies_there();
-                __syncthreads();
-            }
-            if (PASS == ROWS && from + i > 0 && (from + i) % chunk == 0) save(states + (from + i) / chunk * z.state);
+            if (i + STAGED < count) stage(other, i + STAGED);
+            copies_sent();
+            copies_there();
+            __syncthreads();
+            if (PASS == ROWS && from + i > 0 && (from + i) % CHUNK == 0) save(states + (from + i) / CHUNK * z.state);
 #pragma unroll 1
             for (int p0 = 0; p0 < STAGED; p0 += AHEAD) {
 #pragma unroll
                 for (int p = 0; p < AHEAD; p++)
 #pragma unroll
-                    for (int j = 0; j < CC; j++) x[p][j] = number(next_x[p][j]), dt[p][j] = SELECTIVE ? number(next_dt[p][j]) : 0.0f;
+                    for (int j = 0; j < CC; j++) x[p][j] = number(next_x[p][j]), dt[p][j] = number(next_dt[p][j]);
                 fetch(next_x, next_dt, i + p0 + AHEAD);
                 int left = count - i - p0;
 #pragma unroll
                 for (int p = 0; p < AHEAD; p++) {
                     float out[CC];
-                    // Beyond the last row Δ is 0, and a decay 1; a fixed decay must not be taken.
-                    if (!SELECTIVE && p >= left) break;
+                    // Beyond the last row Δ is 0, and a decay 1.
                     one(tile + (p0 + p) * PARTS * wide, x[p], dt[p], out);
                     if (PASS == ROWS) {
 #pragma unroll
@@ -326,19 +301,17 @@ template <typename In, bool COMPLEX, bool SELECTIVE, int K, int CC, Pass PASS> s
                     }
                 }
             }
-            if (SELECTIVE) {
-                __syncthreads();
-                In *swap = tile;
-                tile = other;
-                other = swap;
-            }
+            __syncthreads();
+            In *swap = tile;
+            tile = other;
+            other = swap;
         }
         if (PASS == ROWS) {
             if (g == z.segs - 1) save(states);
             return;
         }
         save(ends + place * z.state);
-        if (SELECTIVE && n0 == 0)
+        if (n0 == 0)
             for (int j = 0; j < CC; j++)
                 if (c[j] < z.d) {
                     sums[place * NUMBERS * z.d + c[j]] = sum[j];

@@ -10,7 +10,7 @@
 // streams; any multiple of 32 threads.
 #include "scan.cuh"
 
-#define PITCH (SELECTIVE_CHUNK + 4)
+#define PITCH (CHUNK + 4)
 
 // Lanes without the bit S keep the first, the others the second, each with its partner's share of it.
 template <int S> __device__ static float halves(float first, float second) {
@@ -28,27 +28,27 @@ template <int S = 8> __device__ static float over_lanes(float (&v)[16]) {
 }
 
 // Asks for the lines of a warp's chunk of rows before they are read: a lane a line. Without `states` there is no chunk.
-template <bool SELECTIVE, typename In>
-__device__ static void ask(const Sizes &z, const In *rows, const In *gy, const float *states, int base, int c, int chunk) {
+template <typename In>
+__device__ static void ask(const Sizes &z, const In *rows, const In *gy, const float *states, int base, int c) {
     if (!states) return;
-    int lane = threadIdx.x % 32, i = base + lane % chunk;
+    int lane = threadIdx.x % 32, i = base + lane % CHUNK;
     const In *row = rows + i * z.width, *other = gy + i * z.d + c;
-    ask_for(lane < 16 || !SELECTIVE ? row + c : row + z.d + c);
-    ask_for(lane < 16 || !SELECTIVE ? other : row + 2 * z.d);
+    ask_for(lane < 16 ? row + c : row + z.d + c);
+    ask_for(lane < 16 ? other : row + 2 * z.d);
     for (int m = lane; m < z.r; m += 32) ask_for(states + m * z.d + c);
 }
 
-// grows [S, T, width] (its columns of B and C are left to scan_mix), mix [channel blocks, S, T, 2R] (selective),
+// grows [S, T, width] (its columns of B and C are left to scan_mix), mix [channel blocks, S, T, 2R],
 // gparams [S, G, params], gh0 [S, R, d].
-template <typename In, bool COMPLEX, bool SELECTIVE>
+template <typename In, bool COMPLEX>
 __device__ static void back(const In *all, const float *params, const float *h0, const float *states, const In *grad,
                             const float *starts, In *grows, float *mix, float *gparams, float *gh0, Sizes z, long states_stride,
                             long grad_stride) {
-    const int CHUNK = SELECTIVE ? SELECTIVE_CHUNK : INVARIANT_CHUNK, NUMBERS = COMPLEX ? 2 : 1;
+    const int NUMBERS = COMPLEX ? 2 : 1;
     DYNAMIC_SHARED;
     int threads = blockDim.x, tid = threadIdx.x, c = blockIdx.x * threads + tid, g = blockIdx.y, lane = tid % 32, warp = tid / 32;
     int from = g * z.seg, to = min(z.t, from + z.seg), first = from / CHUNK, warps = threads / 32;
-    long s = blockIdx.z, params_len = (SELECTIVE ? 1 : 3) * z.state + z.d, place = s * z.segs + g;
+    long s = blockIdx.z, params_len = z.state + z.d, place = s * z.segs + g;
     const In *rows = all + s * z.t * z.width, *gy_rows = grad + s * grad_stride;
     grows += s * z.t * z.width;
     h0 += s * z.state;
@@ -56,30 +56,28 @@ __device__ static void back(const In *all, const float *params, const float *h0,
     gparams += place * params_len;
     bool channel = c < z.d;
     int near = min(c, z.d - 1);
-    // Columns of shared memory: g and Ā' (and B̄', C̄'), [n][threads] each; then the staged B and C; then sums by warp.
+    // Columns of shared memory: g and Ā', [n][threads] each; then the staged B and C; then sums by warp.
     int columns = z.r * threads;
-    float *own = (float *)shared + tid, *tile = (float *)shared + (SELECTIVE ? 2 : 4) * columns, *part = tile + 2 * z.r * PITCH;
+    float *own = (float *)shared + tid, *tile = (float *)shared + 2 * columns, *part = tile + 2 * z.r * PITCH;
     for (int n = 0; n < z.n; n++)
         for (int i = 0; i < NUMBERS; i++) {
             int at = (i * z.n + n) * threads;
             own[at] = channel ? starts[place * z.state + (long)(i * z.n + n) * z.d + c] : 0.0f;
-            for (int k = 1; k < (SELECTIVE ? 2 : 4); k++) own[k * columns + at] = 0.0f;
+            own[columns + at] = 0.0f;
         }
     float skip = channel ? params[params_len - z.d + c] : 0.0f, gskip = 0.0f;
-    if (SELECTIVE) mix += (blockIdx.x * (long)gridDim.z + s) * z.t * 2 * z.r;
+    mix += (blockIdx.x * (long)gridDim.z + s) * z.t * 2 * z.r;
 
     for (int chunk = (to - 1) / CHUNK; chunk >= first; chunk--) {
         int base = chunk * CHUNK;
-        if (SELECTIVE) {
-            __syncthreads();
-            for (int k = tid; k < 2 * z.r * CHUNK; k += threads) {
-                int v = k % (2 * z.r), i = k / (2 * z.r);
-                tile[v * PITCH + i] = base + i < to ? number(rows[(base + i) * z.width + 2 * z.d + v]) : 0.0f;
-            }
+        __syncthreads();
+        for (int k = tid; k < 2 * z.r * CHUNK; k += threads) {
+            int v = k % (2 * z.r), i = k / (2 * z.r);
+            tile[v * PITCH + i] = base + i < to ? number(rows[(base + i) * z.width + 2 * z.d + v]) : 0.0f;
         }
         const float *earlier = chunk == first ? (const float *)0 : chunk == 1 ? h0 : states + (chunk - 1) * z.state;
-        ask<SELECTIVE>(z, rows, gy_rows, earlier, base - CHUNK, min(c - lane, z.d - 1), CHUNK);
-        float x[CHUNK], dt[SELECTIVE ? CHUNK : 1], gy[CHUNK], gx[CHUNK], gdt[SELECTIVE ? CHUNK : 1];
+        ask(z, rows, gy_rows, earlier, base - CHUNK, min(c - lane, z.d - 1));
+        float x[CHUNK], dt[CHUNK], gy[CHUNK], gx[CHUNK], gdt[CHUNK];
 #pragma unroll
         for (int i = 0; i < CHUNK; i++) {
             // Beyond the last row, and the last channel, that one is read again, and counts nothing.
@@ -89,126 +87,89 @@ __device__ static void back(const In *all, const float *params, const float *h0,
             if (!there) u = gy_plain = 0.0f;
             gskip = fmaf(u, gy_plain, gskip);
             gy[i] = NUMBERS * gy_plain;
-            x[i] = u;
-            gx[i] = 0.0f;
-            if (SELECTIVE) {
-                float step = number(rows[at * z.width + z.d + near]);
-                dt[i] = there ? step : 0.0f;
-                x[i] = dt[i] * u;
-                gdt[i] = 0.0f;
-            }
+            float step = number(rows[at * z.width + z.d + near]);
+            dt[i] = there ? step : 0.0f;
+            x[i] = dt[i] * u;
+            gx[i] = gdt[i] = 0.0f;
         }
-        if (SELECTIVE) __syncthreads();
+        __syncthreads();
         const float *before = chunk == 0 ? h0 : states + chunk * z.state;
         Pair next = get<COMPLEX>(before, z, 0, c), next_a = get<COMPLEX>(params, z, 0, c);
 #pragma unroll 1
         for (int n = 0; n < z.n; n++) {
-            Pair h = next, hs[CHUNK], es[SELECTIVE ? CHUNK : 1], b, q, a = next_a;
+            Pair h = next, hs[CHUNK], es[CHUNK], b, q, a = next_a;
             next = get<COMPLEX>(before, z, n + 1, c);
             next_a = get<COMPLEX>(params, z, n + 1, c);
             Exponent by = exponent<COMPLEX>(a);
             float b4[4], q4[4], b4_im[4], q4_im[4];
             const float *bs = tile + NUMBERS * n * PITCH, *qs = bs + z.r * PITCH;
-            if (!SELECTIVE) {
-                b = get<COMPLEX>(params + z.state, z, n, c);
-                q = get<COMPLEX>(params + 2 * z.state, z, n, c);
-            }
 #pragma unroll
             for (int i = 0; i < CHUNK; i++) {
-                if (SELECTIVE) {
-                    if (i % 4 == 0) {
-                        four(b4, bs + i);
-                        if (COMPLEX) four(b4_im, bs + PITCH + i);
-                    }
-                    es[i] = decay<COMPLEX>(by, dt[i]);
-                    b = {b4[i % 4], COMPLEX ? b4_im[i % 4] : 0.0f};
+                if (i % 4 == 0) {
+                    four(b4, bs + i);
+                    if (COMPLEX) four(b4_im, bs + PITCH + i);
                 }
+                es[i] = decay<COMPLEX>(by, dt[i]);
+                b = {b4[i % 4], COMPLEX ? b4_im[i % 4] : 0.0f};
                 hs[i] = h;
-                h = step<COMPLEX>(SELECTIVE ? es[i] : a, h, b, x[i]);
+                h = step<COMPLEX>(es[i], h, b, x[i]);
             }
             float *mine = own + n * threads;
             int im = z.n * threads;
-            Pair gh = {mine[0], COMPLEX ? mine[im] : 0.0f}, ga = {0.0f, 0.0f}, gb = ga, gc = ga, after = h;
+            Pair gh = {mine[0], COMPLEX ? mine[im] : 0.0f}, ga = {0.0f, 0.0f}, after = h;
             float sum[16], sum_im[16];
 #pragma unroll
             for (int i = CHUNK - 1; i >= 0; i--) {
-                if (SELECTIVE) {
-                    if (i % 4 == 3) {
-                        four(b4, bs + i - 3), four(q4, qs + i - 3);
-                        if (COMPLEX) four(b4_im, bs + PITCH + i - 3), four(q4_im, qs + PITCH + i - 3);
-                    }
-                    b = {b4[i % 4], COMPLEX ? b4_im[i % 4] : 0.0f};
-                    q = {q4[i % 4], COMPLEX ? q4_im[i % 4] : 0.0f};
+                if (i % 4 == 3) {
+                    four(b4, bs + i - 3), four(q4, qs + i - 3);
+                    if (COMPLEX) four(b4_im, bs + PITCH + i - 3), four(q4_im, qs + PITCH + i - 3);
                 }
-                Pair e = SELECTIVE ? es[i] : a, to_c = {gy[i] * after.re, -gy[i] * after.im};
+                b = {b4[i % 4], COMPLEX ? b4_im[i % 4] : 0.0f};
+                q = {q4[i % 4], COMPLEX ? q4_im[i % 4] : 0.0f};
+                Pair to_c = {gy[i] * after.re, -gy[i] * after.im};
                 Pair gr = {fmaf(q.re, gy[i], gh.re), COMPLEX ? fmaf(-q.im, gy[i], gh.im) : 0.0f};
                 gx[i] = fmaf(gr.re, b.re, gx[i]);
                 if (COMPLEX) gx[i] = fmaf(gr.im, b.im, gx[i]);
-                if constexpr (SELECTIVE) {
-                    sum[i] = halves<16>(gr.re * x[i], to_c.re);
-                    if (COMPLEX) sum_im[i] = halves<16>(gr.im * x[i], to_c.im);
-                    // ē·g·conj(h before): the gradient of the exponent.
-                    gh = step_back<COMPLEX>(e, gr);
-                    Pair at = {gh.re * hs[i].re, 0.0f};
-                    if (COMPLEX) at = {fmaf(gh.re, hs[i].re, gh.im * hs[i].im), fmaf(gh.im, hs[i].re, -(gh.re * hs[i].im))};
-                    gdt[i] = fmaf(at.re, a.re, gdt[i]);
-                    if (COMPLEX) gdt[i] = fmaf(at.im, a.im, gdt[i]);
-                    ga.re = fmaf(at.re, dt[i], ga.re);
-                    if (COMPLEX) ga.im = fmaf(at.im, dt[i], ga.im);
-                } else if (base + i < to) {
-                    gb.re = fmaf(gr.re, x[i], gb.re);
-                    gc.re += to_c.re;
-                    ga.re = fmaf(gr.re, hs[i].re, ga.re);
-                    if (COMPLEX) {
-                        gb.im = fmaf(gr.im, x[i], gb.im);
-                        gc.im += to_c.im;
-                        ga.re = fmaf(gr.im, hs[i].im, ga.re);
-                        ga.im = fmaf(gr.im, hs[i].re, fmaf(-gr.re, hs[i].im, ga.im));
-                    }
-                    gh = step_back<COMPLEX>(e, gr);
-                }
+                sum[i] = halves<16>(gr.re * x[i], to_c.re);
+                if (COMPLEX) sum_im[i] = halves<16>(gr.im * x[i], to_c.im);
+                // ē·g·conj(h before): the gradient of the exponent.
+                gh = step_back<COMPLEX>(es[i], gr);
+                Pair at = {gh.re * hs[i].re, 0.0f};
+                if (COMPLEX) at = {fmaf(gh.re, hs[i].re, gh.im * hs[i].im), fmaf(gh.im, hs[i].re, -(gh.re * hs[i].im))};
+                gdt[i] = fmaf(at.re, a.re, gdt[i]);
+                if (COMPLEX) gdt[i] = fmaf(at.im, a.im, gdt[i]);
+                ga.re = fmaf(at.re, dt[i], ga.re);
+                if (COMPLEX) ga.im = fmaf(at.im, dt[i], ga.im);
                 after = hs[i];
             }
             mine[0] = gh.re;
             mine[columns] += ga.re;
             if (COMPLEX) mine[im] = gh.im, mine[columns + im] += ga.im;
-            if (SELECTIVE) {
-                // [n][warp][B 16, C 16], and the imaginary parts after all real ones.
-                part[(n * warps + warp) * 32 + lane] = over_lanes(sum);
-                if (COMPLEX) part[((z.n + n) * warps + warp) * 32 + lane] = over_lanes(sum_im);
-            } else {
-                mine[2 * columns] += gb.re;
-                mine[3 * columns] += gc.re;
-                if (COMPLEX) mine[2 * columns + im] += gb.im, mine[3 * columns + im] += gc.im;
-            }
+            // [n][warp][B 16, C 16], and the imaginary parts after all real ones.
+            part[(n * warps + warp) * 32 + lane] = over_lanes(sum);
+            if (COMPLEX) part[((z.n + n) * warps + warp) * 32 + lane] = over_lanes(sum_im);
         }
 #pragma unroll
         for (int i = 0; i < CHUNK; i++) {
             bool there = channel && base + i < to;
             int at = min(base + i, to - 1) * z.width + near;
-            float plain = gy[i] * (skip / NUMBERS), gu = SELECTIVE ? fmaf(gx[i], dt[i], plain) : plain + gx[i];
-            if (there) set(grows + at, gu);
-            if (SELECTIVE) {
-                float gd = fmaf(gx[i], number(rows[at]), gdt[i]);
-                if (there) set(grows + at + z.d, gd);
-            }
+            float gu = fmaf(gx[i], dt[i], gy[i] * (skip / NUMBERS)), gd = fmaf(gx[i], number(rows[at]), gdt[i]);
+            if (there) set(grows + at, gu), set(grows + at + z.d, gd);
         }
-        if (SELECTIVE) {
-            __syncthreads();
-            for (int k = tid; k < 2 * z.r * CHUNK; k += threads) {
-                int v = k % (2 * z.r), i = k / (2 * z.r), m = v % z.r, is_c = v / z.r;
-                if (base + i >= to) continue;
-                int at = COMPLEX ? m % 2 * z.n + m / 2 : m;
-                float sum = 0.0f;
-                for (int w = 0; w < warps; w++) sum += part[(at * warps + w) * 32 + is_c * 16 + i];
-                mix[(base + i) * 2 * z.r + v] = sum;
-            }
+        __syncthreads();
+        for (int k = tid; k < 2 * z.r * CHUNK; k += threads) {
+            int v = k % (2 * z.r), i = k / (2 * z.r), m = v % z.r, is_c = v / z.r;
+            if (base + i >= to) continue;
+            int at = COMPLEX ? m % 2 * z.n + m / 2 : m;
+            float sum = 0.0f;
+            for (int w = 0; w < warps; w++) sum += part[(at * warps + w) * 32 + is_c * 16 + i];
+            mix[(base + i) * 2 * z.r + v] = sum;
         }
     }
     if (!channel) return;
     for (int m = 0; m < z.r; m++) {
         if (g == 0) gh0[s * z.state + (long)m * z.d + c] = flush(own[m * threads]);
-        for (int k = 1; k < (SELECTIVE ? 2 : 4); k++) gparams[(k - 1) * z.state + (long)m * z.d + c] = own[k * columns + m * threads];
+        gparams[(long)m * z.d + c] = own[columns + m * threads];
     }
     gparams[params_len - z.d + c] = gskip;
 }
@@ -231,17 +192,15 @@ extern "C" __global__ void scan_mix_bf16(const float *mix, bf16 *grows, int coun
 }
 
 // RESIDENT blocks of a multiprocessor leave a lane 65,536 / (128·RESIDENT) registers.
-#define BACKWARD(NAME, IN, COMPLEX, SELECTIVE, RESIDENT)                                                                        \
+#define BACKWARD(NAME, IN, COMPLEX, RESIDENT)                                                                        \
     extern "C" __global__ void __launch_bounds__(128, RESIDENT)                                                                \
         back_rows_##NAME(const IN *rows, const float *params, const float *h0, const float *states, const IN *grad,            \
                          const float *starts, IN *grows, float *mix, float *gparams, float *gh0, int t, int d, int n,          \
                          int seg, int segs, int states_stride, int grad_stride) {                                              \
-        back<IN, COMPLEX, SELECTIVE>(rows, params, h0, states, grad, starts, grows, mix, gparams, gh0,                         \
-                                     sizes<COMPLEX, SELECTIVE>(t, d, n, seg, segs), states_stride, grad_stride);               \
+        back<IN, COMPLEX>(rows, params, h0, states, grad, starts, grows, mix, gparams, gh0,                         \
+                                     sizes<COMPLEX>(t, d, n, seg, segs), states_stride, grad_stride);               \
     }
 
-BACKWARD(real_invariant, float, false, false, 2)
-BACKWARD(real_selective, float, false, true, 3)
-BACKWARD(complex_invariant, float, true, false, 2)
-BACKWARD(complex_selective, float, true, true, 2)
-BACKWARD(real_selective_bf16, bf16, false, true, 3)
+BACKWARD(real_selective, float, false, 3)
+BACKWARD(complex_selective, float, true, 2)
+BACKWARD(real_selective_bf16, bf16, false, 3)

@@ -68,23 +68,98 @@ def segments(t, shape, blocks, resident):
     return seg, -(-t // seg)
 
 
+def launched(module, name, grid, block, shared, args):
+    f = module.get_function(name)
+    if shared > 47 << 10:
+        f.max_dynamic_shared_size_bytes = shared
+    f(grid, block, tuple(a.data_ptr() if torch.is_tensor(a) else cupy.int32(a) for a in args), shared_mem=shared)
+
+
+class Invariant:
+    """The time-invariant scan, as src/exec/candle/cuda/invariant.rs launches it."""
+
+    def __init__(self, folder):
+        self.module = compiled("invariant.cu", folder)
+
+    def sizes(self, shape, s, t):
+        chunks = -(-t // 32)
+        return shape.d, shape.n, shape.r, int(shape.complex), chunks, s * chunks, t - (chunks - 1) * 32, -(-shape.d // 16)
+
+    def launch(self, name, grid, block, args, shared=0):
+        launched(self.module, name, grid, block, shared, args)
+
+    def shares(self, blocks, resident, count):
+        return max(1, min(SMS * resident // blocks, -(-count // 64)))
+
+    def by_pole(self, shape, s):
+        return (-(-shape.n * shape.d // 128), s), (128,)
+
+    def tables(self, shape, params, last):
+        state = shape.r * shape.d
+        made = [torch.empty(x, device="cuda") for x in (32 * state, 32 * state, 4 * state, (shape.n, 32 * shape.d))]
+        self.launch("invariant_tables", *self.by_pole(shape, 1), [params, *made, shape.d, shape.n, int(shape.complex), last])
+        return *made[:3], made[3].sum(0)
+
+    def shares_of_states(self, shape, x, table, back):
+        d, n, r, cplx, chunks, count, last, columns = self.sizes(shape, *x.shape[:2])
+        states, tiles = torch.empty(x.shape[0], chunks, r * d, device="cuda"), -(-r // 16)
+        self.launch("invariant_in", (columns, tiles, self.shares(columns * tiles, 2, count)), (32, 4), [x, table, states, x.shape[1], d, r, chunks, count, int(not back)])
+        return states
+
+    def out(self, shape, name, inputs, t):
+        s = inputs[0].shape[0]
+        d, n, r, cplx, chunks, count, last, columns = self.sizes(shape, s, t)
+        y = torch.empty(s, t, d, device="cuda")
+        self.launch(name, (columns, 2, self.shares(columns * 2, 2, count)), (32, 4), [*inputs, y, t, d, r, chunks, count], 64 * (16 * (-(-r // 4) * 4) + 48))
+        return y
+
+    def forward(self, shape, u, params, h0):
+        s, t, _ = u.shape
+        d, n, r, cplx, chunks, count, last, columns = self.sizes(shape, s, t)
+        into, out, decays, lags = self.tables(shape, params, last)
+        states = self.shares_of_states(shape, u, into, False)
+        self.launch("invariant_carry", *self.by_pole(shape, s), [decays, h0, states, d, n, cplx, chunks])
+        return self.out(shape, "invariant_out", [u, out, lags, states, h0], t), states
+
+    def backward(self, shape, u, params, h0, states, gy, gh):
+        s, t, _ = u.shape
+        d, n, r, cplx, chunks, count, last, columns = self.sizes(shape, s, t)
+        into, out, decays, lags = self.tables(shape, params, last)
+        grads = self.shares_of_states(shape, gy, out, True)
+        gh0, gdecays = torch.empty_like(h0), torch.empty(s, 2 * r * d, device="cuda")
+        self.launch("invariant_carry_back", *self.by_pole(shape, s), [decays, gh, states, h0, grads, gh0, gdecays, d, n, cplx, chunks])
+        gu = self.out(shape, "invariant_out_back", [gy, into, lags, grads], t)
+        tiles = -(-r // 32)
+        shares = self.shares(columns * tiles, 1, count)
+        gin, gout = torch.empty(shares, 32 * r * d, device="cuda"), torch.empty(shares, 32 * r * d, device="cuda")
+        grid = (columns, tiles, shares)
+        self.launch("invariant_sums", grid, (32, 8), [u, grads, grads, gin, t, d, r, chunks, count, 1], 2 * 8 * 1040 * 4)
+        self.launch("invariant_sums", grid, (32, 8), [gy, states, h0, gout, t, d, r, chunks, count, 0], 2 * 8 * 1040 * 4)
+        shares = self.shares(columns, 4, count)
+        glags = torch.empty(4 * shares, 32 * d, device="cuda")
+        self.launch("invariant_lags_back", (columns, shares), (32, 4), [u, gy, glags, t, d, chunks, count])
+        gparams = torch.empty(shape.params, device="cuda")
+        self.launch("invariant_back", *self.by_pole(shape, 1), [params, gin.sum(0), gout.sum(0), glags.sum(0), gdecays.sum(0), gparams, d, n, cplx, last])
+        return gu, gparams, gh0
+
+
 class Scan:
+    """The scans, as src/exec/candle/cuda/scan.rs launches them."""
+
     def __init__(self, folder):
         self.forward_module, self.backward_module = compiled("scan_forward.cu", folder), compiled("scan_backward.cu", folder)
+        self.invariant = Invariant(folder)
 
     def launch(self, module, name, grid, threads, shared, args):
-        f = module.get_function(name)
-        if shared > 48 << 10:
-            f.max_dynamic_shared_size_bytes = shared
-        f(grid, (threads,), tuple(a.data_ptr() if torch.is_tensor(a) else cupy.int32(a) for a in args), shared_mem=shared)
+        launched(module, name, grid, (threads,), shared, args)
 
     def walk(self, kernel, shape, dtype):
         """(name, lanes a channel, blocks, threads, bytes of shared memory)"""
-        k = 8 if shape.complex or kernel == "back_ends" and shape.selective else 16
-        if shape.selective and not shape.complex and shape.n <= 4:
+        k = 8 if shape.complex or kernel == "back_ends" else 16
+        if not shape.complex and shape.n <= 4:
             k = 4
         lanes = 1 << max(0, math.ceil(math.log2(-(-shape.n // k))))
-        two = kernel == "scan_rows" and k == 16 and lanes == 1 and shape.selective and shape.d % 64 == 0
+        two = kernel == "scan_rows" and k == 16 and lanes == 1 and shape.d % 64 == 0
         warp = 32 // lanes * (2 if two else 1)
         warps = min(4, -(-shape.d // warp))
         name = f"{kernel}_{shape.name}_{k}{'x2' if two else ''}{'_bf16' if dtype == torch.bfloat16 else ''}"
@@ -96,6 +171,8 @@ class Scan:
         self.launch(self.forward_module, f"scan_carry_{shape.name}", grid, 128, 0, [params, initial, sums, ends, t, shape.d, shape.n, seg, segs, stride, back])
 
     def forward(self, shape, rows, params, h0, resident=None):
+        if not shape.selective:
+            return self.invariant.forward(shape, rows, params, h0)
         s, t, _ = rows.shape
         name, lanes, blocks, threads, shared = self.walk("scan_rows", shape, rows.dtype)
         seg, segs = segments(t, shape, blocks * s, resident or 384 // threads)
@@ -114,15 +191,16 @@ class Scan:
         return y, states
 
     def backward(self, shape, rows, params, h0, states, gy, gh, resident=None):
+        if not shape.selective:
+            return self.invariant.backward(shape, rows, params, h0, states, gy, gh)
         s, t, _ = rows.shape
         d, n, r, state = shape.d, shape.n, shape.r, shape.r * shape.d
         numbers, bf16 = (2 if shape.complex else 1), "_bf16" if rows.dtype == torch.bfloat16 else ""
-        tables = 2 if shape.selective else 4
-        bytes_of = lambda threads: 4 * (tables * r * threads + (2 * r * 20 + r * threads if shape.selective else 0))
+        bytes_of = lambda threads: 4 * r * (2 * threads + 2 * 20 + threads)
         threads = next((x for x in (128, 64, 32) if bytes_of(x) <= 48 << 10), 32)
         threads = min(threads, -(-d // 32) * 32)
         blocks = -(-d // threads)
-        seg, segs = segments(t, shape, blocks * s, resident or (384 if shape.selective and not shape.complex else 256) // threads)
+        seg, segs = segments(t, shape, blocks * s, resident or (256 if shape.complex else 384) // threads)
         starts = torch.empty(s, segs, state, device="cuda")
         sums = torch.empty(s, segs, numbers, d, device="cuda")
         if segs > 1:
@@ -130,13 +208,12 @@ class Scan:
             self.launch(self.forward_module, name, (wblocks, segs - 1, s), wthreads, shared, [rows, params, gy, starts, sums, t, d, n, lanes, seg, segs, t * d])
         self.carry(shape, s, t, params, gh, sums, starts, seg, segs, state, 1)
         grows, gh0 = torch.empty_like(rows), torch.empty_like(h0)
-        mix = torch.empty(blocks, s, t, 2 * r, device="cuda") if shape.selective else h0
+        mix = torch.empty(blocks, s, t, 2 * r, device="cuda")
         gparams = torch.empty(s * segs, shape.params, device="cuda")
         self.launch(self.backward_module, f"back_rows_{shape.name}{bf16}", (blocks, segs, s), threads, bytes_of(threads),
                     [rows, params, h0, states, gy, starts, grows, mix, gparams, gh0, t, d, n, seg, segs, states.shape[1] * state, t * d])
-        if shape.selective:
-            count = s * t * 2 * r
-            self.launch(self.backward_module, f"scan_mix{bf16}", (min(-(-count // 256), 1 << 16),), 256, 0, [mix, grows, count, d, r, blocks])
+        count = s * t * 2 * r
+        self.launch(self.backward_module, f"scan_mix{bf16}", (min(-(-count // 256), 1 << 16),), 256, 0, [mix, grows, count, d, r, blocks])
         return grows, gparams.sum(0), gh0
 
 
@@ -160,31 +237,48 @@ def inputs(shape, s, t, seed):
     return rows.contiguous(), params.contiguous(), normal(s, shape.r, d).contiguous()
 
 
-def reference(shape, rows, params, h0):
-    """(y, h) in float64, row by row."""
+def states_by_row(e, x, h):
+    """h ← e·h + x of all rows [S, T, ..], one after the other."""
+    hs = []
+    for i in range(e.shape[1]):
+        h = e[:, i] * h + x[:, i]
+        hs.append(h)
+    return torch.stack(hs, 1)
+
+
+def states_by_square(e, x, h):
+    """The same for many rows: √T pieces side by side, then the states in which they begin."""
+    t, side = e.shape[1], math.isqrt(e.shape[1] - 1) + 1
+    more = torch.ones_like(e[:, :1]).expand(-1, side * side - t, -1, -1)
+    cut = lambda z: z.reshape(z.shape[0], side, side, *z.shape[2:]).transpose(1, 2)
+    e, x = cut(torch.cat([e, more], 1)), cut(torch.cat([x, 0 * more], 1))
+    own = states_by_row(e, x, torch.zeros_like(x[:, 0]))
+    by = states_by_row(e, torch.zeros_like(x), torch.ones_like(x[:, 0]))
+    begins = torch.cat([h[:, None], states_by_row(by[:, -1], own[:, -1], h)[:, :-1]], 1)
+    return (own + by * begins[:, None]).transpose(1, 2).flatten(1, 2)[:, :t]
+
+
+def reference(shape, rows, params, h0, states=None):
+    """(y, h) in float64."""
     s, t, _ = rows.shape
     d, n, r = shape.d, shape.n, shape.r
+    states = states or (states_by_row if t <= 4096 else states_by_square)
     pair = lambda x: torch.complex(x[..., :n, :], x[..., n:, :]) if shape.complex else x
     tables = params[:-d].reshape(-1, r, d)
     skip = params[-d:]
-    u, h, ys = rows[..., :d], pair(h0), []
+    u = rows[..., :d]
     if shape.selective:
         dt = rows[..., d : 2 * d]
         of = lambda x: torch.view_as_complex(x.reshape(s, t, n, 2).contiguous()) if shape.complex else x
-        b, c = of(rows[..., 2 * d : 2 * d + r]), of(rows[..., 2 * d + r :])
-        a = pair(tables[0])
+        b, c = of(rows[..., 2 * d : 2 * d + r])[..., None], of(rows[..., 2 * d + r :])[..., None]
+        e, x = torch.exp(dt[:, :, None] * pair(tables[0])), b * (dt * u)[:, :, None]
     else:
         a, b, c = map(pair, tables)
-    for i in range(t):
-        if shape.selective:
-            h = torch.exp(dt[:, i, None] * a) * h + b[:, i, :, None] * (dt[:, i] * u[:, i])[:, None]
-            y = (c[:, i, :, None] * h).sum(1)
-        else:
-            h = a * h + b * u[:, i, None]
-            y = (c * h).sum(1)
-        ys.append((2 * y.real if shape.complex else y) + skip * u[:, i])
-    h = torch.cat([h.real, h.imag], 1) if shape.complex else h
-    return torch.stack(ys, 1), h
+        e, x = a.expand(s, t, n, d), b * u[:, :, None]
+    h = states(e, x, pair(h0))
+    y = (c * h).sum(2)
+    y, h = (2 * y.real if shape.complex else y) + skip * u, h[:, -1]
+    return y, torch.cat([h.real, h.imag], 1) if shape.complex else h
 
 
 def off(a, b):
@@ -213,6 +307,10 @@ def check(scan, shape, s, t, seed=0, dtype=torch.float32, resident=None):
 
 
 def check_all(scan):
+    for shape in (Shape(5, 3), Shape(5, 3, True, False)):
+        given = [x.double() for x in inputs(shape, 2, 37, 1)]
+        plain, square = (reference(shape, *given, states) for states in (states_by_row, states_by_square))
+        assert all(off(a, b) < 1e-13 for a, b in zip(square, plain)), "the two references differ"
     good = True
     for complex in (False, True):
         for selective in (True, False):
@@ -222,6 +320,9 @@ def check_all(scan):
             good &= check(scan, Shape(208, 16, complex, selective), 1, 2049)
             good &= check(scan, Shape(128, 16, complex, selective), 2, 700, resident=1)
     good &= check(scan, Shape(256, 16), 2, 1000, dtype=torch.bfloat16)
+    for shape in (Shape(16, 16), Shape(8, 8, True), Shape(16, 16, False, False), Shape(8, 8, True, False)):
+        good &= check(scan, shape, 1, 1 << 20)
+    good &= check(scan, Shape(16, 16), 1, 1 << 20, dtype=torch.bfloat16)
     return good
 
 

@@ -1,18 +1,18 @@
-"""The denoiser in PyTorch, as its user would write it: checked against a model file, then its training step timed beside ours.
+"""Models in PyTorch, as their user would write them (nets.py): checked against a model file, then a training step timed beside ours.
 
     python benches/gpu/step.py --check models/denoise.safetensors --cascabel BIN                 # on the CPU: outputs of both
-    python benches/gpu/step.py --time models/denoise.safetensors --cascabel BIN --recipe R.toml [--upstream FOLDER] [--eager]
+    python benches/gpu/step.py --time models/denoise.safetensors --cascabel BIN --recipe R.toml [--upstream FOLDER] [--compile HOW]
+    python benches/gpu/step.py --time-generator 6m.safetensors --generator BIN [--upstream FOLDER] [--compile HOW] [--products P]
 
-Needs torch, numpy and safetensors. `--time` needs a GPU and the data that the recipe names; BIN is built with train-cuda. Both take turns, in runs of
-`--steps` steps; a step is the gradient of the recipe's losses (PyTorch's without the envelope term) over a batch, clipping, AdamW and the weights' moving
-average, and the medians are of single steps, ours from the run's log. FOLDER holds upstream's selective_scan_cuda.so (see scan.py); without it Mamba's
-scan is PyTorch's associative one. S4D is a convolution by FFT. torch.compile unless `--eager`; products in TF32 where the recipe says so.
+Needs torch, numpy and safetensors. Timing needs a GPU. Denoiser: the data that the recipe names; BIN is cascabel, built with train-cuda; a step is the gradient of
+the recipe's losses (PyTorch's without the envelope term) over a batch, clipping, AdamW and the weights' moving average. Generator: BIN is the bench `generator`
+(benches/gpu/generator.rs), which writes the model too; losses and gradients of the first steps are compared on the way. Both take turns, in runs of
+`--steps` steps; medians of single steps. FOLDER holds upstream's selective_scan_cuda.so (see scan.py); without it Mamba's scan is PyTorch's associative one.
+HOW: `whole` (torch.compile of the model), `blocks` (of each kind of block), `none`. Products in TF32 where the recipe, or P, says so.
 """
 
 import argparse
-import importlib.util
 import json
-import os
 import statistics
 import struct
 import subprocess
@@ -21,143 +21,13 @@ import tempfile
 import time
 from pathlib import Path
 
+import nets
 import numpy as np
 import torch
 import torch.nn.functional as F
+from nets import Denoiser, Generator
 from safetensors import safe_open
 from safetensors.numpy import save_file
-
-
-# Upstream's compiled module, if it is there.
-UPSTREAM = None
-
-
-class Scan(torch.autograd.Function):
-    """Upstream's CUDA scan: u, Δ [B, D, L], A [D, N], B, C [B, 1, N, L], D [D]."""
-
-    @staticmethod
-    def forward(ctx, u, dt, a, b, c, skip):
-        y, x, *_ = UPSTREAM.fwd(u, dt, a, b, c, skip, None, None, False)
-        ctx.save_for_backward(u, dt, a, b, c, skip, x)
-        return y
-
-    @staticmethod
-    def backward(ctx, gy):
-        u, dt, a, b, c, skip, x = ctx.saved_tensors
-        du, ddt, da, db, dc, dskip, *_ = UPSTREAM.bwd(u, dt, a, b, c, skip, None, None, gy.contiguous(), x, None, None, False, False)
-        return du, ddt, da, db, dc, dskip
-
-
-def selective_scan(u, dt, a, b, c, skip):
-    """u, Δ [B, L, D], A [D, N], B, C [B, L, N], D [D]: y [B, L, D]."""
-    if UPSTREAM is not None and u.is_cuda:
-        lay = lambda x: x.transpose(1, 2).contiguous()
-        y = Scan.apply(lay(u), lay(dt), a, lay(b).unsqueeze(1), lay(c).unsqueeze(1), skip)
-        return y.transpose(1, 2)
-    e = torch.exp(dt[..., None] * a)
-    x = (dt * u)[..., None] * b[:, :, None]
-    if u.is_cuda:
-        from torch._higher_order_ops.associative_scan import associative_scan
-
-        both = lambda p, q: (p[0] * q[0], q[0] * p[1] + q[1])
-        _, h = associative_scan(both, (e, x), dim=1, combine_mode="pointwise")
-    else:
-        rows, last = [], torch.zeros_like(x[:, 0])
-        for t in range(u.shape[1]):
-            last = e[:, t] * last + x[:, t]
-            rows.append(last)
-        h = torch.stack(rows, 1)
-    return (h * c[:, :, None]).sum(-1) + skip * u
-
-
-class Denoiser(torch.nn.Module):
-    def __init__(self, path):
-        super().__init__()
-        with safe_open(path, "np") as file:
-            self.config = json.loads(file.metadata()["cascabel"])["config"]
-            tensors = {k: torch.tensor(file.get_tensor(k).astype(np.float32)) for k in file.keys() if not k.startswith("settled.")}
-        self.names = {k: k.replace(".", "_") for k in tensors}
-        for k, v in tensors.items():
-            self.register_parameter(self.names[k], torch.nn.Parameter(v))
-
-    def p(self, name):
-        return getattr(self, self.names[name])
-
-    def linear(self, name, x, bias=True):
-        return F.linear(x, self.p(f"{name}.weight"), self.p(f"{name}.bias") if bias else None)
-
-    def norm(self, name, x):
-        return F.layer_norm(x, x.shape[-1:], self.p(f"{name}.weight"), self.p(f"{name}.bias"), 1e-5)
-
-    def s4d(self, name, u):
-        length = u.shape[1]
-        dt = self.p(f"{name}.log_dt").exp()[:, None]
-        a = torch.complex(-self.p(f"{name}.A_log").exp(), self.p(f"{name}.A_imag"))
-        c = torch.view_as_complex(self.p(f"{name}.C"))
-        b = (torch.exp(dt * a) - 1) / a
-        powers = torch.exp((dt * a)[..., None] * torch.arange(length, device=u.device))
-        kernel = 2 * torch.einsum("dn,dnl->dl", c * b, powers).real
-        spectrum = torch.fft.rfft(u.transpose(1, 2), n=2 * length) * torch.fft.rfft(kernel, n=2 * length)
-        y = torch.fft.irfft(spectrum, n=2 * length)[..., :length].transpose(1, 2) + self.p(f"{name}.D") * u
-        return F.glu(self.linear(f"{name}.out_proj", F.gelu(y)))
-
-    def mamba(self, name, u):
-        a = -self.p(f"{name}.A_log").exp()
-        inner, states = a.shape
-        x, z = self.linear(f"{name}.in_proj", u, False).split(inner, -1)
-        taps = self.p(f"{name}.conv1d.weight")
-        x = F.pad(x.transpose(1, 2), (taps.shape[1] - 1, 0))
-        x = F.silu(F.conv1d(x, taps[:, None], self.p(f"{name}.conv1d.bias"), groups=inner)).transpose(1, 2)
-        dbc = self.linear(f"{name}.x_proj", x, False)
-        dt, b, c = dbc.split([dbc.shape[-1] - 2 * states, states, states], -1)
-        dt = F.softplus(self.linear(f"{name}.dt_proj", dt))
-        y = selective_scan(x, dt, a, b, c, self.p(f"{name}.D")) * F.silu(z)
-        return self.linear(f"{name}.out_proj", y, False)
-
-    def blocks(self, name, x, tier, count):
-        mixer = {"s4d": self.s4d, "mamba": self.mamba}[tier["mixer"]["kind"]]
-        for j in range(count):
-            x = x + mixer(f"{name}.{j}.mixer", self.norm(f"{name}.{j}.norm", x))
-            if tier.get("feed_forward"):
-                y = self.norm(f"{name}.{j}.ff.norm", x)
-                x = x + self.linear(f"{name}.{j}.ff.out_proj", F.gelu(self.linear(f"{name}.{j}.ff.in_proj", y)))
-        return x
-
-    def tier(self, i, x):
-        tiers = self.config["tiers"]
-        this = tiers[i]
-        if i + 1 == len(tiers):
-            return self.blocks(f"tiers.{i}.layers", x, this, this["blocks"])
-        skip = self.blocks(f"tiers.{i}.down", x, this, this["blocks"])
-        pool, (s, t, d) = tiers[i + 1]["pool"], skip.shape
-        coarse = self.tier(i + 1, self.linear(f"tiers.{i}.pool", skip.reshape(s, t // pool, pool * d)))
-        fine = self.linear(f"tiers.{i}.unpool", coarse).reshape(s, t, d)
-        # A coarse row is whole with its last fine row and serves the next ones.
-        x = skip + F.pad(fine, (0, 0, pool, 0))[:, :t]
-        return self.blocks(f"tiers.{i}.up", x, this, this.get("blocks_up") or this["blocks"])
-
-    def forward(self, x):
-        """x [B, T], T a multiple of hop and pool: [B, T], `basis_window` samples late."""
-        c = self.config
-        hop, basis = c["hop"], c["basis_window"]
-        seen = max(c["window"], basis)
-        frames = F.pad(x, (seen - hop, 0)).unfold(1, seen, hop)
-        y = self.linear("encoder", frames[..., seen - c["window"] :])
-        y = torch.relu(y) if c.get("features_act", "none") == "relu" else y
-        masks = self.linear("mask", self.norm("norm_f", self.tier(0, y)))
-        older, total, at = frames[..., seen - basis :], 0, 0
-        parts = masks.split(basis, -1)
-        names = ["basis", "quadrature.basis"] if c.get("quadrature") else ["basis"]
-        for k, name in enumerate(names):
-            coefficients = self.linear(name, older, False)
-            for i, delay in enumerate(c.get("taps", [0])):
-                held = F.pad(coefficients, (0, 0, delay, 0))[:, : coefficients.shape[1]]
-                total = total + held * parts[i * len(names) + k]
-        z = self.linear("decoder", total, False)
-        # Row j is laid over samples (j + 1)·hop ..: the sum of its pieces, each a hop later.
-        pieces = z.reshape(*z.shape[:2], basis // hop, hop)
-        out = sum(F.pad(pieces[:, :, k], (0, 0, k + 1, 0))[:, : z.shape[1]] for k in range(basis // hop))
-        return out.reshape(x.shape)
 
 
 def magnitudes(x, floor):
@@ -234,62 +104,115 @@ def their_steps(step, steps):
     return times[10:]
 
 
-def timed(args):
-    global UPSTREAM
+def prepared(net, how):
+    """The net as it is called, its optimiser and the weights' moving average."""
+    optimiser = torch.optim.AdamW(net.parameters(), lr=1e-4, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.02, fused=True)
+    average = [p.detach().clone() for p in net.parameters()]
+    return torch.compile(net) if how == "whole" else net, optimiser, average
+
+
+def moved(net, loss, optimiser, average):
+    """One step along the gradient of a loss; the gradient's length."""
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    length = torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+    optimiser.step()
+    torch._foreach_lerp_(average, [p.detach() for p in net.parameters()], 1e-3)
+    return length
+
+
+def report(args, ours, theirs, **more):
+    found = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "upstream": nets.UPSTREAM is not None, "compiled": args.compile, **more,
+             "our_ms": statistics.median(ours), "their_ms": statistics.median(theirs)}
+    found["ratio"] = found["their_ms"] / found["our_ms"]
+    print(json.dumps(found), flush=True)
+
+
+def time_denoiser(args):
     import tomllib
 
     recipe = tomllib.loads(args.recipe.read_text())
-    if args.upstream:
-        sys.setdlopenflags(os.RTLD_LAZY)
-        spec = importlib.util.spec_from_file_location("selective_scan_cuda", Path(args.upstream) / "selective_scan_cuda.so")
-        UPSTREAM = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(UPSTREAM)
     torch.backends.cuda.matmul.allow_tf32 = recipe["run"].get("products") == "tf32"
-    net = Denoiser(args.time).cuda()
+    net = Denoiser(args.time, args.compile == "blocks").cuda()
     batch, samples = recipe["run"]["batch"], int(recipe["mix"]["seconds"] * 16000)
-    run = net if args.eager else torch.compile(net)
-    optimiser = torch.optim.AdamW(net.parameters(), lr=1e-4, betas=tuple(recipe["optimiser"]["betas"]), weight_decay=0.02, fused=True)
-    average = [p.detach().clone() for p in net.parameters()]
+    run, optimiser, average = prepared(net, args.compile)
     noisy, clean = torch.randn(batch, samples).pin_memory(), torch.randn(batch, samples).pin_memory()
     late = net.config["basis_window"]
 
     def step():
         x, y = noisy.cuda(non_blocking=True), clean.cuda(non_blocking=True)
-        loss = losses(run(x)[:, late:], y[:, : samples - late], recipe["loss"])
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimiser.step()
-        torch._foreach_lerp_(average, [p.detach() for p in net.parameters()], 1e-3)
+        moved(net, losses(run(x)[:, late:], y[:, : samples - late], recipe["loss"]), optimiser, average)
 
+    begun = time.perf_counter()
     for _ in range(5):
         step()
+    print(f"five steps, compiling among them: {time.perf_counter() - begun:.0f} s", flush=True)
     ours, theirs = [], []
     for _ in range(args.rounds):
         with tempfile.TemporaryDirectory() as folder:
             ours += our_steps(args.cascabel, args.recipe, args.steps, Path(folder))
         theirs += their_steps(step, args.steps)
-    found = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "upstream": bool(args.upstream), "compiled": not args.eager, "batch": batch,
-             "samples": samples, "our_ms": statistics.median(ours), "their_ms": statistics.median(theirs)}
-    found["ratio"] = found["their_ms"] / found["our_ms"]
-    print(json.dumps(found))
+    report(args, ours, theirs, batch=batch, samples=samples)
+
+
+def tokens(count):
+    """The tokens that benches/gpu/generator.rs draws."""
+    seed, out = 1, np.empty(count, np.int64)
+    for i in range(count):
+        seed = (seed * 1664525 + 1013904223) & 0xFFFFFFFF
+        out[i] = seed >> 24
+    return torch.from_numpy(out)
+
+
+def time_generator(args):
+    batch, samples, compared = 16, 16000, 3
+    torch.backends.cuda.matmul.allow_tf32 = args.products == "tf32"
+    net = Generator(args.time_generator, args.compile == "blocks").cuda()
+    run, optimiser, average = prepared(net, args.compile)
+    drawn = tokens(compared * batch * (samples + 1)).reshape(compared, batch, samples + 1).pin_memory()
+
+    def step(i=0):
+        x = drawn[i % compared].cuda(non_blocking=True)
+        loss = F.cross_entropy(run(x[:, :-1]).flatten(0, 1), x[:, 1:].flatten())
+        return loss, moved(net, loss, optimiser, average)
+
+    begun = time.perf_counter()
+    first = [[float(x) for x in step(i)] for i in range(compared)]
+    print(f"{compared} steps, compiling among them: {time.perf_counter() - begun:.0f} s", flush=True)
+    line = [args.generator, "--bench", "--model", args.time_generator, "--steps", str(args.steps), "--products", args.products]
+    ours, theirs, off = [], [], 0
+    for _ in range(args.rounds):
+        found = json.loads(subprocess.run(line, check=True, capture_output=True, text=True).stdout)
+        ours += found["ms"][10:]
+        theirs += their_steps(step, args.steps)
+        pairs = [(a, b) for (loss, length), i in zip(first, range(compared)) for a, b in ((found["losses"][i], loss), (found["norms"][i], length))]
+        off = max(off, *(abs(a - b) / b for a, b in pairs))
+    print(f"losses and gradients' lengths of {compared} steps differ by {off:.1e} at most: {first}", flush=True)
+    report(args, ours, theirs, batch=batch, samples=samples, products=args.products, parameters=found["parameters"])
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--check", type=Path)
     p.add_argument("--time", type=Path)
+    p.add_argument("--time-generator", type=Path)
     p.add_argument("--cascabel", default="cascabel")
+    p.add_argument("--generator")
     p.add_argument("--recipe", type=Path)
     p.add_argument("--upstream")
-    p.add_argument("--eager", action="store_true")
+    p.add_argument("--compile", choices=["whole", "blocks", "none"], default="whole")
+    p.add_argument("--products", choices=["f32", "tf32"], default="tf32")
     p.add_argument("--steps", type=int, default=60)
     p.add_argument("--rounds", type=int, default=3)
     args = p.parse_args()
+    if args.upstream:
+        nets.load_upstream(args.upstream)
     if args.check:
         check(args.check, args.cascabel)
     if args.time:
-        timed(args)
+        time_denoiser(args)
+    if args.time_generator:
+        time_generator(args)
 
 
 if __name__ == "__main__":

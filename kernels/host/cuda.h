@@ -146,6 +146,7 @@ inline void launch(Index grid, Index size, const std::function<void()> &call) {
 
 inline void __syncthreads() { host::wait(host::block); }
 inline void __syncwarp(unsigned = 0xffffffffu) { host::wait(*host::now->warp); }
+template <typename T> T __shfl_sync(unsigned, T v, int from) { return host::exchange(v, from); }
 template <typename T> T __shfl_xor_sync(unsigned, T v, int by) { return host::exchange(v, host::now->lane ^ by); }
 template <typename T> T __shfl_down_sync(unsigned, T v, int by) { return host::exchange(v, host::now->lane + by); }
 
@@ -165,6 +166,7 @@ using std::isfinite;
 #define DYNAMIC_SHARED float4 *shared = host::dynamic
 inline float exp2_of(float x) { return std::exp2(x); }
 inline void copy_ahead(void *to, const void *from) { memcpy(to, from, 4); }
+inline void copy_four_ahead(float *to, const float *from) { memcpy(to, from, 16); }
 inline void ask_for(const void *) {}
 inline void copies_sent() {}
 inline void copies_there() {}

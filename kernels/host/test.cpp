@@ -3,6 +3,7 @@
 // Forward passes are held against plain loops; backward passes of linear moves by ⟨g, A·x⟩ = ⟨Aᵀ·g, x⟩, of all else against
 // gradients of the plain loops, or against differences of them. What a kernel must write is NaN before it runs.
 #include "cuda.h"
+#include "cuda_bf16.h"
 
 namespace elementwise {
 #include "../elementwise.cu"
@@ -32,11 +33,24 @@ namespace optimiser {
 namespace classes {
 #include "../cross_entropy.cu"
 }
+namespace embeds {
+#include "../embed.cu"
+}
+namespace rounds {
+#include "../round.cu"
+}
 namespace tables {
 #include "../discretise.cu"
 }
 #include "../scan_forward.cu"
 #include "../scan_backward.cu"
+#undef STAGED
+#undef AHEAD
+#undef PITCH
+#undef CHUNK
+namespace fixed {
+#include "../invariant.cu"
+}
 
 #include <complex>
 #include <random>
@@ -303,15 +317,15 @@ static void test_norm_and_sums() {
             Doubles dx(x.begin(), x.end()), dw(w.begin(), w.end());
             host::launch({2, 1, 1}, {32, 8, 1}, [&] { norm::norm_forward(&x[0], &w[0], &b[0], &y[0], rows, d, bits(eps), centred, centred); });
             close(name, y, plain(dx, dw), 1e-5);
-            Floats gx = unwritten(rows * d), stats = unwritten(2 * rows), part = unwritten(3 * 2 * d);
-            host::launch({2, 1, 1}, {32, 8, 1}, [&] { norm::norm_backward(&x[0], &w[0], &g[0], nullptr, &gx[0], &stats[0], rows, d, bits(eps), centred, 0); });
+            Floats gx = unwritten(rows * d), part = unwritten(2 * 2 * d);
+            // So few blocks that each takes several rows.
+            host::launch({2, 1, 1}, {32, 3, 1}, [&] { norm::norm_backward(&x[0], &w[0], &g[0], nullptr, &gx[0], &part[0], rows, d, bits(eps), centred, 0); });
             Doubles gradient = slope(x, g, [&](const Doubles &x) { return plain(x, dw); });
             if (d > 1 || !centred) close(name + " back", gx, gradient, 1e-4);
             Floats others = noise(rows * d), all = unwritten(rows * d);
-            host::launch({2, 1, 1}, {32, 8, 1}, [&] { norm::norm_backward(&x[0], &w[0], &g[0], &others[0], &all[0], &stats[0], rows, d, bits(eps), centred, 1); });
+            host::launch({2, 1, 1}, {32, 3, 1}, [&] { norm::norm_backward(&x[0], &w[0], &g[0], &others[0], &all[0], &part[0], rows, d, bits(eps), centred, 1); });
             for (int i = 0; i < rows * d; i++) gradient[i] = others[i] + (double)gx[i];
             close(name + " back, added", all, gradient, 1e-6);
-            host::launch({(unsigned)(d + 63) / 64, 3, 1}, {64, 1, 1}, [&] { norm::norm_weights(&x[0], &g[0], &stats[0], &part[0], rows, d); });
             Doubles sum(2 * d), expected = slope(w, g, [&](const Doubles &w) { return plain(dx, w); });
             for (size_t i = 0; i < part.size(); i++) sum[i % (2 * d)] += part[i];
             for (int c = 0; c < d; c++) {
@@ -547,6 +561,34 @@ static void test_cross_entropy() {
         }
 }
 
+static void test_embed() {
+    for (int vocabulary : {1, 7, 256, 600})
+        for (int rows : {1, 33, 300})
+            for (int d : {1, 40}) {
+                int shares = rows > 100 ? 3 : 1;
+                Floats g = noise(rows * d), tokens(rows), part = unwritten(shares * vocabulary * d);
+                for (int r = 0; r < rows; r++) tokens[r] = (r * 31 + r / 7) % vocabulary;
+                Doubles want(vocabulary * d), got(vocabulary * d);
+                for (int r = 0; r < rows; r++)
+                    for (int c = 0; c < d; c++) want[(int)tokens[r] * d + c] += g[r * d + c];
+                Index grid = {(unsigned)(d + 31) / 32, (unsigned)shares, (unsigned)(vocabulary + 255) / 256};
+                host::launch(grid, {32, 8, 1}, [&] { embeds::embed_back(&g[0], &tokens[0], &part[0], rows, d, vocabulary); });
+                for (size_t i = 0; i < part.size(); i++) got[i % got.size()] += part[i];
+                close("embed back, " + std::to_string(vocabulary) + " tokens", got, want, 1e-5);
+            }
+}
+
+static void test_round() {
+    Floats x = noise(777, -3, 3), got;
+    std::vector<bf16> y(x.size());
+    host::launch({2, 1, 1}, {64, 1, 1}, [&] { rounds::round_to_bf16(&x[0], &y[0], x.size()); });
+    for (bf16 v : y) got.push_back(number(v));
+    for (size_t i = 0; i < x.size(); i++) {
+        float ulp = std::ldexp(1.0f, std::ilogb(x[i]) - 7);
+        checks++, failures += got[i] != ulp * std::nearbyint(x[i] / ulp);
+    }
+}
+
 // Ā, B̄, C (rule 1, 2) or A (rule 0) of plain parameters: [3 or 1][R][d].
 static Doubles plain_tables(const Doubles &a_log, const Doubles &a_imag, const Doubles &log_dt, const Doubles &c, int d, int n, bool complex, int rule) {
     int len = d * n * (complex ? 2 : 1);
@@ -573,12 +615,12 @@ static void test_tables() {
     for (int complex : {0, 1})
         for (int rule : {0, 1, 2})
             for (int d : {1, 37}) {
-                int n = 3, poles = d * n, numbers = poles * (complex ? 2 : 1), all = (rule ? 3 : 1) * numbers;
+                int n = d == 1 ? 3 : 35, poles = d * n, numbers = poles * (complex ? 2 : 1), all = (rule ? 3 : 1) * numbers;
                 std::string name = "tables of rule " + std::to_string(rule) + (complex ? ", complex" : ", real");
                 Floats a_log = noise(poles), a_imag = noise(poles, 1, 9), log_dt = noise(d, -4, -1), c = noise(numbers), g = noise(all);
                 Floats out = unwritten(all), ga = unwritten(poles), gi = unwritten(complex ? poles : 0), gdt = unwritten(rule ? d : 0), gc = unwritten(rule ? numbers : 0);
-                Index grid = {(unsigned)(d + 31) / 32, 1, 1};
-                host::launch(grid, {32, 1, 1}, [&] { tables::discretise_forward(&a_log[0], &a_imag[0], &log_dt[0], &c[0], &out[0], d, n, complex, rule); });
+                Index grid = {(unsigned)(d + 3) / 4, 1, 1};
+                host::launch(grid, {32, 4, 1}, [&] { tables::discretise_forward(&a_log[0], &a_imag[0], &log_dt[0], &c[0], &out[0], d, n, complex, rule); });
                 Doubles wide[4] = {{a_log.begin(), a_log.end()}, {a_imag.begin(), a_imag.end()}, {log_dt.begin(), log_dt.end()}, {c.begin(), c.end()}};
                 auto plain = [&](int which, const Doubles &x) {
                     const Doubles *of[4] = {&wide[0], &wide[1], &wide[2], &wide[3]};
@@ -586,7 +628,7 @@ static void test_tables() {
                     return plain_tables(*of[0], *of[1], *of[2], *of[3], d, n, complex, rule);
                 };
                 close(name, out, plain(0, wide[0]), 1e-6);
-                host::launch(grid, {32, 1, 1}, [&] { tables::discretise_backward(&a_log[0], &a_imag[0], &log_dt[0], &g[0], &ga[0], gi.data(), gdt.data(), gc.data(), d, n, complex, rule); });
+                host::launch(grid, {32, 4, 1}, [&] { tables::discretise_backward(&a_log[0], &a_imag[0], &log_dt[0], &g[0], &ga[0], gi.data(), gdt.data(), gc.data(), d, n, complex, rule); });
                 close(name + ", A", ga, slope(a_log, g, [&](const Doubles &x) { return plain(0, x); }), 1e-5);
                 if (complex) close(name + ", its angle", gi, slope(a_imag, g, [&](const Doubles &x) { return plain(1, x); }), 1e-5);
                 if (rule) close(name + ", Δ", gdt, slope(log_dt, g, [&](const Doubles &x) { return plain(2, x); }), 1e-5);
@@ -668,8 +710,7 @@ struct Recurrence {
     }
 };
 
-#define BY_VARIANT(CALL_REAL_SELECTIVE, CALL_COMPLEX_SELECTIVE, CALL_REAL, CALL_COMPLEX)                                       \
-    (z.selective ? (z.complex ? (void)(CALL_COMPLEX_SELECTIVE) : (void)(CALL_REAL_SELECTIVE)) : (z.complex ? (void)(CALL_COMPLEX) : (void)(CALL_REAL)))
+#define BY_VARIANT(CALL_REAL, CALL_COMPLEX) (z.complex ? (void)(CALL_COMPLEX) : (void)(CALL_REAL))
 
 // As src/exec/candle/cuda/scan.rs launches them, with `seg` rows a segment.
 // Rows, outputs and their gradients are of type T: float, or bf16 for the real selective scan.
@@ -687,18 +728,17 @@ template <typename T> static Floats numbers_of(const std::vector<T> &x) {
 template <typename T> static void test_scan(Recurrence z, int seg) {
     constexpr bool half = std::is_same<T, bf16>::value;
     const double result = half ? 5e-3 : 1e-5;
-    int R = z.r(), d = z.d, n = z.n, t = z.t, s = z.s, W = z.width(), chunk = z.selective ? 16 : 32, numbers = z.complex ? 2 : 1;
+    int R = z.r(), d = z.d, n = z.n, t = z.t, s = z.s, W = z.width(), chunk = 16, numbers = z.complex ? 2 : 1;
     int segs = (t + seg - 1) / seg, kept = 1 + (t - 1) / chunk, state = R * d;
     Floats rows = noise(s * t * W), p = noise(z.params()), h0 = noise(s * state), gy = noise(s * t * d), gh = noise(s * state);
-    for (int i = 0; i < s * t && z.selective; i++)
+    for (int i = 0; i < s * t; i++)
         for (int c = 0; c < d; c++) rows[i * W + d + c] = 0.01f + 0.2f * fabsf(rows[i * W + d + c]);
-    for (int i = 0; i < state; i++)
-        p[i] = z.selective ? (i < n * d ? -0.1f - fabsf(p[i]) : 3 * p[i]) : 0.65f * p[i] + 0.03f;
+    for (int i = 0; i < state; i++) p[i] = i < n * d ? -0.1f - fabsf(p[i]) : 3 * p[i];
     std::vector<T> rows_given = rounded<T>(rows), gy_given = rounded<T>(gy);
     Doubles y, h, states, grows, gp, gh0;
     z.run(rows, p, h0, gy, gh, y, h, states, chunk, grows, gp, gh0);
     char text[160];
-    snprintf(text, sizeof text, "scan%s %s %s, %d×%d, %d rows in segments of %d: ", half ? " in bf16" : "", z.complex ? "complex" : "real", z.selective ? "selective" : "invariant", d, n, t, seg);
+    snprintf(text, sizeof text, "scan%s %s, %d×%d, %d rows in segments of %d: ", half ? " in bf16" : "", z.complex ? "complex" : "real", d, n, t, seg);
     std::string name = text;
 
     auto walk = [&](int k, bool two) {
@@ -713,7 +753,7 @@ template <typename T> static void test_scan(Recurrence z, int seg) {
     std::vector<T> found_y = rounded<T>(empty_y);
     const float *starts = &h0[0];
     Index carry = {(unsigned)(n * d + 127) / 128, S, 1};
-    int k = z.complex ? 8 : z.selective && n <= 4 ? 4 : 16;
+    int k = z.complex ? 8 : n <= 4 ? 4 : 16;
     auto w = walk(k, false);
     if (segs > 1) {
         host::launch({w.blocks, (unsigned)segs - 1, S}, {w.threads, 1, 1}, [&] {
@@ -723,17 +763,15 @@ template <typename T> static void test_scan(Recurrence z, int seg) {
             if constexpr (half) {
                 if (k == 4) scan_ends_real_selective_4_bf16(r, q, e, m, t, d, n, w.lanes, seg, segs);
                 else scan_ends_real_selective_16_bf16(r, q, e, m, t, d, n, w.lanes, seg, segs);
-            } else if (z.selective && !z.complex && k == 4) scan_ends_real_selective_4(r, q, e, m, t, d, n, w.lanes, seg, segs);
-            else BY_VARIANT(scan_ends_real_selective_16(r, q, e, m, t, d, n, w.lanes, seg, segs), scan_ends_complex_selective_8(r, q, e, m, t, d, n, w.lanes, seg, segs),
-                            scan_ends_real_invariant_16(r, q, e, m, t, d, n, w.lanes, seg, segs), scan_ends_complex_invariant_8(r, q, e, m, t, d, n, w.lanes, seg, segs));
+            } else if (!z.complex && k == 4) scan_ends_real_selective_4(r, q, e, m, t, d, n, w.lanes, seg, segs);
+            else BY_VARIANT(scan_ends_real_selective_16(r, q, e, m, t, d, n, w.lanes, seg, segs), scan_ends_complex_selective_8(r, q, e, m, t, d, n, w.lanes, seg, segs));
         });
         host::launch(carry, {128, 1, 1}, [&] {
-            BY_VARIANT(scan_carry_real_selective(&p[0], &h0[0], &sums[0], &ends[0], t, d, n, seg, segs, state, 0), scan_carry_complex_selective(&p[0], &h0[0], &sums[0], &ends[0], t, d, n, seg, segs, state, 0),
-                       scan_carry_real_invariant(&p[0], &h0[0], &sums[0], &ends[0], t, d, n, seg, segs, state, 0), scan_carry_complex_invariant(&p[0], &h0[0], &sums[0], &ends[0], t, d, n, seg, segs, state, 0));
+            BY_VARIANT(scan_carry_real_selective(&p[0], &h0[0], &sums[0], &ends[0], t, d, n, seg, segs, state, 0), scan_carry_complex_selective(&p[0], &h0[0], &sums[0], &ends[0], t, d, n, seg, segs, state, 0));
         });
         starts = &ends[0];
     }
-    bool two = z.selective && !z.complex && k == 16 && w.lanes == 1 && d % 64 == 0;
+    bool two = !z.complex && k == 16 && w.lanes == 1 && d % 64 == 0;
     auto v = walk(k, two);
     host::launch({v.blocks, (unsigned)segs, S}, {v.threads, 1, 1}, [&] {
         const T *r = &rows_given[0];
@@ -746,16 +784,15 @@ template <typename T> static void test_scan(Recurrence z, int seg) {
             else if (k == 4) scan_rows_real_selective_4_bf16(r, q, starts, o, m, t, d, n, v.lanes, seg, segs, ys, ss);
             else scan_rows_real_selective_16_bf16(r, q, starts, o, m, t, d, n, v.lanes, seg, segs, ys, ss);
         } else if (two) scan_rows_real_selective_16x2(r, q, starts, o, m, t, d, n, v.lanes, seg, segs, ys, ss);
-        else if (z.selective && !z.complex && k == 4) scan_rows_real_selective_4(r, q, starts, o, m, t, d, n, v.lanes, seg, segs, ys, ss);
-        else BY_VARIANT(scan_rows_real_selective_16(r, q, starts, o, m, t, d, n, v.lanes, seg, segs, ys, ss), scan_rows_complex_selective_8(r, q, starts, o, m, t, d, n, v.lanes, seg, segs, ys, ss),
-                        scan_rows_real_invariant_16(r, q, starts, o, m, t, d, n, v.lanes, seg, segs, ys, ss), scan_rows_complex_invariant_8(r, q, starts, o, m, t, d, n, v.lanes, seg, segs, ys, ss));
+        else if (!z.complex && k == 4) scan_rows_real_selective_4(r, q, starts, o, m, t, d, n, v.lanes, seg, segs, ys, ss);
+        else BY_VARIANT(scan_rows_real_selective_16(r, q, starts, o, m, t, d, n, v.lanes, seg, segs, ys, ss), scan_rows_complex_selective_8(r, q, starts, o, m, t, d, n, v.lanes, seg, segs, ys, ss));
     });
     close(name + "y", numbers_of(found_y), y, result);
     close(name + "states", found_states, states, 1e-5);
 
     // Back from the states as they should be, so that errors do not hide each other.
     found_states.assign(states.begin(), states.end());
-    int kb = z.complex ? 8 : z.selective ? (n <= 4 ? 4 : 8) : 16;
+    int kb = z.complex ? 8 : n <= 4 ? 4 : 8;
     auto u = walk(kb, false);
     Floats begins = unwritten(s * segs * state), back_sums = unwritten(s * segs * numbers * d);
     if (segs > 1)
@@ -766,19 +803,17 @@ template <typename T> static void test_scan(Recurrence z, int seg) {
             if constexpr (half) {
                 if (kb == 4) back_ends_real_selective_4_bf16(r, q, g, e, m, t, d, n, u.lanes, seg, segs, t * d);
                 else back_ends_real_selective_8_bf16(r, q, g, e, m, t, d, n, u.lanes, seg, segs, t * d);
-            } else if (z.selective && !z.complex && kb == 4) back_ends_real_selective_4(r, q, g, e, m, t, d, n, u.lanes, seg, segs, t * d);
-            else BY_VARIANT(back_ends_real_selective_8(r, q, g, e, m, t, d, n, u.lanes, seg, segs, t * d), back_ends_complex_selective_8(r, q, g, e, m, t, d, n, u.lanes, seg, segs, t * d),
-                            back_ends_real_invariant_16(r, q, g, e, m, t, d, n, u.lanes, seg, segs, t * d), back_ends_complex_invariant_8(r, q, g, e, m, t, d, n, u.lanes, seg, segs, t * d));
+            } else if (!z.complex && kb == 4) back_ends_real_selective_4(r, q, g, e, m, t, d, n, u.lanes, seg, segs, t * d);
+            else BY_VARIANT(back_ends_real_selective_8(r, q, g, e, m, t, d, n, u.lanes, seg, segs, t * d), back_ends_complex_selective_8(r, q, g, e, m, t, d, n, u.lanes, seg, segs, t * d));
         });
     host::launch(carry, {128, 1, 1}, [&] {
-        BY_VARIANT(scan_carry_real_selective(&p[0], &gh[0], &back_sums[0], &begins[0], t, d, n, seg, segs, state, 1), scan_carry_complex_selective(&p[0], &gh[0], &back_sums[0], &begins[0], t, d, n, seg, segs, state, 1),
-                   scan_carry_real_invariant(&p[0], &gh[0], &back_sums[0], &begins[0], t, d, n, seg, segs, state, 1), scan_carry_complex_invariant(&p[0], &gh[0], &back_sums[0], &begins[0], t, d, n, seg, segs, state, 1));
+        BY_VARIANT(scan_carry_real_selective(&p[0], &gh[0], &back_sums[0], &begins[0], t, d, n, seg, segs, state, 1), scan_carry_complex_selective(&p[0], &gh[0], &back_sums[0], &begins[0], t, d, n, seg, segs, state, 1));
     });
-    auto room = [&](int threads) { return 4 * ((z.selective ? 2 : 4) * R * threads + (z.selective ? R * (2 * 20 + threads) : 0)); };
+    auto room = [&](int threads) { return 4 * R * (2 * threads + 2 * 20 + threads); };
     int threads = room(128) <= 48 << 10 ? 128 : room(64) <= 48 << 10 ? 64 : 32;
     threads = std::min(threads, (d + 31) / 32 * 32);
-    int blocks = (d + threads - 1) / threads, count = z.selective ? s * t * 2 * R : 0;
-    Floats empty_grows = unwritten(rows.size()), mix = unwritten(std::max(1, blocks * count)), found_gp = unwritten(s * segs * p.size()), found_gh0 = unwritten(h0.size());
+    int blocks = (d + threads - 1) / threads, count = s * t * 2 * R;
+    Floats empty_grows = unwritten(rows.size()), mix = unwritten(blocks * count), found_gp = unwritten(s * segs * p.size()), found_gh0 = unwritten(h0.size());
     std::vector<T> found_grows = rounded<T>(empty_grows);
     host::launch({(unsigned)blocks, (unsigned)segs, S}, {(unsigned)threads, 1, 1}, [&] {
         const T *r = &rows_given[0], *g = &gy_given[0];
@@ -787,10 +822,9 @@ template <typename T> static void test_scan(Recurrence z, int seg) {
         float *x = &mix[0], *w = &found_gp[0], *f = &found_gh0[0];
         int ss = kept * state, ys = t * d;
         if constexpr (half) back_rows_real_selective_bf16(r, q, i, m, g, e, o, x, w, f, t, d, n, seg, segs, ss, ys);
-        else BY_VARIANT(back_rows_real_selective(r, q, i, m, g, e, o, x, w, f, t, d, n, seg, segs, ss, ys), back_rows_complex_selective(r, q, i, m, g, e, o, x, w, f, t, d, n, seg, segs, ss, ys),
-                        back_rows_real_invariant(r, q, i, m, g, e, o, x, w, f, t, d, n, seg, segs, ss, ys), back_rows_complex_invariant(r, q, i, m, g, e, o, x, w, f, t, d, n, seg, segs, ss, ys));
+        else BY_VARIANT(back_rows_real_selective(r, q, i, m, g, e, o, x, w, f, t, d, n, seg, segs, ss, ys), back_rows_complex_selective(r, q, i, m, g, e, o, x, w, f, t, d, n, seg, segs, ss, ys));
     });
-    if (z.selective) host::launch({2, 1, 1}, {64, 1, 1}, [&] {
+    host::launch({2, 1, 1}, {64, 1, 1}, [&] {
         if constexpr (half) scan_mix_bf16(&mix[0], &found_grows[0], count, d, R, blocks);
         else scan_mix(&mix[0], &found_grows[0], count, d, R, blocks);
     });
@@ -798,6 +832,50 @@ template <typename T> static void test_scan(Recurrence z, int seg) {
     for (size_t i = 0; i < found_gp.size(); i++) sum[i % p.size()] += found_gp[i];
     close(name + "gradient of rows", numbers_of(found_grows), grows, result);
     close(name + "gradient of parameters", sum, gp, 1e-5);
+    close(name + "gradient of the first state", found_gh0, gh0, 1e-5);
+}
+
+// As src/exec/candle/cuda/invariant.rs launches them, with few blocks, so that each takes many chunks.
+static void test_invariant(Recurrence z) {
+    int R = z.r(), d = z.d, n = z.n, t = z.t, s = z.s, complex = z.complex, chunks = (t + 31) / 32, count = s * chunks, last = t - (chunks - 1) * 32, state = R * d;
+    Floats u = noise(s * t * d), p = noise(z.params()), h0 = noise(s * state), gy = noise(s * t * d), gh = noise(s * state);
+    for (int i = 0; i < state; i++) p[i] = 0.65f * p[i] + 0.03f;
+    Doubles y, h, states, grows, gp, gh0;
+    z.run(u, p, h0, gy, gh, y, h, states, 32, grows, gp, gh0);
+    char text[160];
+    snprintf(text, sizeof text, "invariant %s, %d×%d, %d rows: ", complex ? "complex" : "real", d, n, t);
+    std::string name = text;
+    auto summed = [](const Floats &part, size_t len) {
+        Floats sum(len);
+        for (size_t i = 0; i < part.size(); i++) sum[i % len] += part[i];
+        return sum;
+    };
+    unsigned S = s, channels = (d + 15) / 16, tiles = (R + 15) / 16;
+    Index poles = {(unsigned)(n * d + 127) / 128, 1, 1};
+    Floats in = unwritten(32 * state), out = unwritten(32 * state), decays = unwritten(4 * state), lag_shares = unwritten(n * 32 * d), found_y = unwritten(y.size()), found = unwritten(count * state);
+    host::launch(poles, {128, 1, 1}, [&] { fixed::invariant_tables(&p[0], &in[0], &out[0], &decays[0], &lag_shares[0], d, n, complex, last); });
+    Floats lags = summed(lag_shares, 32 * d);
+    host::launch({channels, tiles, 1}, {32, 4, 1}, [&] { fixed::invariant_in(&u[0], &in[0], &found[0], t, d, R, chunks, count, 1); });
+    host::launch({poles.x, S, 1}, {128, 1, 1}, [&] { fixed::invariant_carry(&decays[0], &h0[0], &found[0], d, n, complex, chunks); });
+    host::launch({channels, 2, 1}, {32, 4, 1}, [&] { fixed::invariant_out(&u[0], &out[0], &lags[0], &found[0], &h0[0], &found_y[0], t, d, R, chunks, count); });
+    close(name + "y", found_y, y, 1e-5);
+    close(name + "states", found, states, 1e-5);
+
+    found.assign(states.begin(), states.end());
+    Floats g = unwritten(count * state), found_gh0 = unwritten(h0.size()), gdecays = unwritten(s * 2 * state), gu = unwritten(u.size());
+    host::launch({channels, tiles, 1}, {32, 4, 1}, [&] { fixed::invariant_in(&gy[0], &out[0], &g[0], t, d, R, chunks, count, 0); });
+    host::launch({poles.x, S, 1}, {128, 1, 1}, [&] { fixed::invariant_carry_back(&decays[0], &gh[0], &found[0], &h0[0], &g[0], &found_gh0[0], &gdecays[0], d, n, complex, chunks); });
+    host::launch({channels, 2, 1}, {32, 4, 1}, [&] { fixed::invariant_out_back(&gy[0], &in[0], &lags[0], &g[0], &gu[0], t, d, R, chunks, count); });
+    const unsigned shares = 2;
+    Floats gin = unwritten(shares * 32 * state), gout = unwritten(shares * 32 * state), glags = unwritten(4 * shares * 32 * d), found_gp = unwritten(p.size());
+    Index grid = {channels, (unsigned)(R + 31) / 32, shares};
+    host::launch(grid, {32, 8, 1}, [&] { fixed::invariant_sums(&u[0], &g[0], &g[0], &gin[0], t, d, R, chunks, count, 1); });
+    host::launch(grid, {32, 8, 1}, [&] { fixed::invariant_sums(&gy[0], &found[0], &h0[0], &gout[0], t, d, R, chunks, count, 0); });
+    host::launch({channels, shares, 1}, {32, 4, 1}, [&] { fixed::invariant_lags_back(&u[0], &gy[0], &glags[0], t, d, chunks, count); });
+    Floats all_in = summed(gin, 32 * state), all_out = summed(gout, 32 * state), all_lags = summed(glags, 32 * d), all_decays = summed(gdecays, 2 * state);
+    host::launch(poles, {128, 1, 1}, [&] { fixed::invariant_back(&p[0], &all_in[0], &all_out[0], &all_lags[0], &all_decays[0], &found_gp[0], d, n, complex, last); });
+    close(name + "gradient of rows", gu, grows, 1e-5);
+    close(name + "gradient of parameters", found_gp, gp, 1e-5);
     close(name + "gradient of the first state", found_gh0, gh0, 1e-5);
 }
 
@@ -809,15 +887,19 @@ int main() {
     test_flat();
     test_adamw();
     test_cross_entropy();
+    test_embed();
+    test_round();
     test_tables();
     for (int complex : {0, 1})
-        for (int selective : {0, 1})
-            for (auto [d, n] : {std::pair<int, int>{1, 1}, {33, 3}, {70, 16}, {5, 20}, {64, 16}})
-                for (int t : {1, 31, 70})
-                    for (int seg : {32, 96}) {
-                        test_scan<float>({2, t, d, n, complex != 0, selective != 0}, seg);
-                        if (selective && !complex) test_scan<bf16>({2, t, d, n, false, true}, seg);
-                    }
+        for (auto [d, n] : {std::pair<int, int>{1, 1}, {33, 3}, {70, 16}, {5, 20}, {16, 40}})
+            for (int t : {1, 31, 32, 70, 1100}) test_invariant({t > 1000 ? 1 : 3, t, d, n, complex != 0, false});
+    for (int complex : {0, 1})
+        for (auto [d, n] : {std::pair<int, int>{1, 1}, {33, 3}, {70, 16}, {5, 20}, {64, 16}})
+            for (int t : {1, 31, 70})
+                for (int seg : {32, 96}) {
+                    test_scan<float>({2, t, d, n, complex != 0, true}, seg);
+                    if (!complex) test_scan<bf16>({2, t, d, n, false, true}, seg);
+                }
     printf("kernels on the host: %d checks, %d failed\n", checks, failures);
     return failures != 0;
 }

@@ -157,9 +157,11 @@ if [ ! -e "$out/manifest.tsv" ]; then
     unpack_speech
     unpack_games
     unpack_noise
-    make_voices
+    make_voices & # computes while the next are fetched
+    voices=$!
     python_env
     unpack_more
+    wait "$voices"
     "$venv/bin/python" "$here/corpus.py" "$work/root" "$work/more" "$noise" "$out"
 fi
 cat "$out/hours.txt"

@@ -12,6 +12,7 @@ use super::begins::BeginSpec;
 use super::loss::LossSpec;
 use super::mix::MixSpec;
 use super::schedule::Schedule;
+use crate::exec::candle::Products;
 use crate::model::Config;
 use crate::model::config::Mask;
 use crate::{Error, Result};
@@ -118,17 +119,6 @@ pub enum Store {
     F32,
     /// Half the room: 11 significant bits.
     F16,
-}
-
-/// How exact a GPU multiplies matrices of f32.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Products {
-    /// As f32.
-    #[default]
-    F32,
-    /// Factors rounded to 11 significant bits, sums in f32: NVIDIA's TF32.
-    Tf32,
 }
 
 impl Default for RunSpec {

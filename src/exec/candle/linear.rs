@@ -1,9 +1,10 @@
 //! `y = x·Wᵀ` over rows, and the way back: `x̄ = ȳ·W`, `W̄ = ȳᵀ·x`; a row added to every row, `y = x + b`, and back: `b̄ = Σ ȳ`.
 //!
 //! Rows `[.., k]` are one matrix; W is `[n, k]` and read transposed in place by the matrix product, so no second copy of it is
-//! kept.
+//! kept. Weights, rows, sums and results are f32 (on the CPU also f64); [`Products`] says what of the factors a GPU multiplies.
 
 use candle_core::{Result, Tensor};
+use serde::{Deserialize, Serialize};
 
 use super::columns::packed;
 #[cfg(feature = "train-cuda")]
@@ -12,28 +13,52 @@ use super::math::Real;
 use super::tensors::{by_dtype, tensor, width, with_all};
 use crate::wide::wide;
 
+/// How exact a GPU multiplies matrices of f32; the CPU always does as f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Products {
+    /// As f32.
+    #[default]
+    F32,
+    /// Factors rounded to 11 significant bits, sums in f32: NVIDIA's TF32.
+    Tf32,
+    /// Factors rounded to 8 significant bits, sums in f32.
+    Bf16,
+}
+
+impl Products {
+    /// `a·b` of two matrices, either of which may be the transpose of one in memory.
+    fn of(self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        #[cfg(feature = "train-cuda")]
+        if a.device().is_cuda() {
+            return cuda::linear::product(self, a, b);
+        }
+        a.matmul(b)
+    }
+}
+
 /// `x·Wᵀ` for rows `[.., k]`, `W [n, k]`.
-pub(super) fn linear(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+pub(super) fn linear(products: Products, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let (n, k) = weight.dims2()?;
     let (last, outer) = (width(x), &x.dims()[..x.rank().saturating_sub(1)]);
     if last != k {
         candle_core::bail!("linear: expected rows of {k}, got {last}");
     }
-    let y = packed(x)?.reshape((x.elem_count() / k, k))?.matmul(&weight.t()?)?;
+    let y = products.of(&packed(x)?.reshape((x.elem_count() / k, k))?, &weight.t()?)?;
     y.reshape(outer.iter().copied().chain([n]).collect::<Vec<_>>())
 }
 
 /// x̄ of [`linear`].
-pub(super) fn input_back(x: &Tensor, weight: &Tensor, g: &Tensor) -> Result<Tensor> {
+pub(super) fn input_back(products: Products, x: &Tensor, weight: &Tensor, g: &Tensor) -> Result<Tensor> {
     let (n, k) = weight.dims2()?;
-    packed(g)?.reshape((x.elem_count() / k, n))?.matmul(weight)?.reshape(x.shape())
+    products.of(&packed(g)?.reshape((x.elem_count() / k, n))?, weight)?.reshape(x.shape())
 }
 
 /// W̄ of [`linear`].
-pub(super) fn weight_back(x: &Tensor, weight: &Tensor, g: &Tensor) -> Result<Tensor> {
+pub(super) fn weight_back(products: Products, x: &Tensor, weight: &Tensor, g: &Tensor) -> Result<Tensor> {
     let (n, k) = weight.dims2()?;
     let rows = x.elem_count() / k;
-    packed(g)?.reshape((rows, n))?.t()?.matmul(&packed(x)?.reshape((rows, k))?)
+    products.of(&packed(g)?.reshape((rows, n))?.t()?, &packed(x)?.reshape((rows, k))?)
 }
 
 /// The sum over rows: `[n]`.

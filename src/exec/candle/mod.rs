@@ -4,7 +4,7 @@
 //! [`CandleModel::record`] leaves a [`Tape`], whose [`backward`](Tape::backward) gives the gradients of the weights, of the
 //! initial state and of the input; a signal cut anywhere gives the same outputs, final state and gradients as the whole, to
 //! rounding. Each op is a pair of functions, forward and back, in a file of its own: [`scan`](mod@scan), `linear`, `norm`,
-//! `history` (conv, frame, overlap), `elementwise`. Candle gives tensors, devices and matrix products; its autograd adds every
+//! `embed`, `history` (conv, frame, overlap), `elementwise`. Candle gives tensors, devices and matrix products; its autograd adds every
 //! first gradient to zeros, a third of a step's time on a GPU, and is not used.
 //!
 //! **Threads.** Training is data-parallel outside: threads share one `&CandleModel` and each runs its own micro-batch. Candle
@@ -33,6 +33,7 @@ pub(crate) mod cuda;
 mod discretise;
 mod dropout;
 mod elementwise;
+mod embed;
 mod flat;
 pub(crate) mod history;
 mod linear;
@@ -49,6 +50,7 @@ mod tests;
 
 pub use dropout::Dropout;
 pub use flat::Layout;
+pub use linear::Products;
 pub use segments::Segments;
 pub use state::CandleState;
 pub use tape::{Gradients, Tape};
@@ -122,6 +124,7 @@ pub struct CandleModel {
     layout: Arc<Layout>,
     flat: Tensor,
     params: Vec<Tensor>,
+    products: Products,
 }
 
 impl CandleModel {
@@ -140,7 +143,18 @@ impl CandleModel {
         let flat = Tensor::from_vec(numbers, layout.len(), device).and_then(|flat| flat.to_dtype(dtype));
         let flat = flat.map_err(train_error)?;
         let params = layout.split(plan, &flat).map_err(train_error)?;
-        Ok(Self { plan: Arc::new(plan.clone()), layout: Arc::new(layout), flat, params })
+        Ok(Self {
+            plan: Arc::new(plan.clone()),
+            layout: Arc::new(layout),
+            flat,
+            params,
+            products: Products::F32,
+        })
+    }
+
+    /// The same model with its products as asked for, where it lies on a GPU.
+    pub fn with_products(self, products: Products) -> Self {
+        Self { products, ..self }
     }
 
     /// The plan it runs.

@@ -8,7 +8,7 @@ use super::norm::Norm;
 use super::scan::{ScanShape, scan};
 use super::tape::{Kept, Tape};
 use super::{
-    CandleInput, CandleModel, CandleState, Dropout, columns, elementwise, history, linear, train_error,
+    CandleInput, CandleModel, CandleState, Dropout, columns, elementwise, embed, history, linear, train_error,
 };
 use crate::plan::{Act, Dynamics, Input, NormKind, Op, OpKind, ParamId, Plan, Scan, View};
 use crate::{Error, Result};
@@ -22,12 +22,11 @@ impl CandleModel {
         dropout: Option<Dropout>,
         keeps: bool,
     ) -> Result<(Tensor, CandleState, Tape)> {
-        let (streams, rows) = self.check(state, input)?;
+        let rows = self.check(state, input)?;
         let mut pass = Pass {
             model: self,
             dropout,
             position: state.position,
-            streams,
             rows,
             values: vec![None; self.plan.values.len()],
             slots: state.slots.clone(),
@@ -57,8 +56,8 @@ impl CandleModel {
         Ok((y, state, tape))
     }
 
-    /// (S, T) of a call that fits the plan and the state.
-    fn check(&self, state: &CandleState, input: CandleInput<'_>) -> Result<(usize, usize)> {
+    /// T of a call that fits the plan and the state.
+    fn check(&self, state: &CandleState, input: CandleInput<'_>) -> Result<usize> {
         let (expected, got) = match (self.plan.input, input) {
             (Input::Samples(width), CandleInput::Samples(x)) => {
                 (format!("[S, T, {width}] samples of {:?}", self.dtype()), x)
@@ -91,7 +90,7 @@ impl CandleModel {
             let expected = format!("{} slots", self.plan.states.len());
             return Err(Error::input("training state", expected, state.slots.len().to_string()));
         }
-        Ok((streams, rows))
+        Ok(rows)
     }
 }
 
@@ -100,7 +99,6 @@ struct Pass<'a> {
     model: &'a CandleModel,
     dropout: Option<Dropout>,
     position: u64,
-    streams: usize,
     rows: usize,
     values: Vec<Option<Tensor>>,
     slots: Vec<Tensor>,
@@ -170,7 +168,7 @@ impl Pass<'_> {
             OpKind::Add => self.two(op, |a, b| columns::packed(a)? + columns::packed(b)?),
             OpKind::Film => self.two(op, |x, st| elementwise::film(x, st, onto)),
             OpKind::Linear { weight, bias, act } => self.one(op, |x| {
-                let products = linear::linear(x, self.param(*weight))?;
+                let products = linear::linear(self.model.products, x, self.param(*weight))?;
                 let y = elementwise::activate(*act, &products, bias.map(|b| self.param(b)), onto)?;
                 Ok((y, Kept::Linear((*act != Act::None).then_some(products))))
             }),
@@ -202,9 +200,7 @@ impl Pass<'_> {
 
     fn embed(&self, table: ParamId, input: CandleInput<'_>) -> Candle<Done> {
         let CandleInput::Tokens(tokens) = input else { bail!("expected tokens, got samples") };
-        let table = self.param(table);
-        let y = table.index_select(&tokens.contiguous()?.flatten_all()?, 0)?;
-        Ok((Some(y.reshape((self.streams, self.rows, table.dim(1)?))?), Kept::Nothing))
+        plain(embed::embed(self.param(table), tokens)).map(|(y, kept)| (Some(y), kept))
     }
 
     /// The ops over a history: see [`history`].

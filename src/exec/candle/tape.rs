@@ -15,7 +15,7 @@ use super::norm::Norm;
 use super::run::{continuous, inputs, shape, view};
 use super::scan::{Scanned, scan_back};
 use super::tensors::width;
-use super::{CandleModel, elementwise, linear, train_error};
+use super::{CandleModel, elementwise, embed, linear, train_error};
 use crate::plan::{Dynamics, Op, OpKind, ParamId, Plan, Scan, View};
 use crate::{Error, Result};
 
@@ -184,10 +184,7 @@ impl Back<'_> {
         match (&op.kind, kept) {
             (OpKind::Embed { table }, _) => {
                 let Some(tokens) = self.tokens else { bail!("expected tokens") };
-                let d = model.param(*table).dim(1)?;
-                let (tokens, g) = (tokens.contiguous()?.flatten_all()?, packed(&g)?.reshape(((), d))?);
-                let grad = model.param(*table).zeros_like()?.index_add(&tokens, &g, 0)?;
-                self.param(*table, grad)
+                self.param(*table, embed::embed_back(model.param(*table), tokens, &g)?)
             }
             (OpKind::Linear { weight, bias, act }, Kept::Linear(products)) => {
                 let Some(x) = first()? else { return Ok(()) };
@@ -199,14 +196,14 @@ impl Back<'_> {
                     None => packed(&g)?,
                 };
                 let weight_of = model.param(*weight);
-                self.param(*weight, linear::weight_back(&x, weight_of, &g)?)?;
+                self.param(*weight, linear::weight_back(model.products, &x, weight_of, &g)?)?;
                 if let Some(bias) = bias {
                     self.param(*bias, linear::sum_rows(&g)?)?;
                 }
                 if !self.wants(op.inputs.first()) {
                     return Ok(());
                 }
-                self.give(op.inputs.first(), linear::input_back(&x, weight_of, &g)?)
+                self.give(op.inputs.first(), linear::input_back(model.products, &x, weight_of, &g)?)
             }
             (OpKind::Norm { kind, weight, bias, eps_bits }, _) => {
                 let Some(x) = first()? else { return Ok(()) };

@@ -8,8 +8,6 @@ use candle_core::{DType, Device};
 use super::{Event, Files, Makes, Run, RunOptions, Wishes};
 use crate::audio::{SampleRate, read_path, resample};
 use crate::exec::candle::CandleModel;
-#[cfg(feature = "train-cuda")]
-use crate::exec::candle::cuda::round_products;
 use crate::model::Model;
 use crate::plan::{Dynamics, OpKind, Param, Plan, Weights};
 use crate::train::adamw::{AdamW, Group};
@@ -28,8 +26,6 @@ use crate::train::mix::{MixSpec, Mixer};
 #[cfg(feature = "train-cuda")]
 use crate::train::peers::Nccl;
 use crate::train::peers::{Alone, Peers, Tcp};
-#[cfg(feature = "train-cuda")]
-use crate::train::recipe::Products;
 use crate::train::recipe::Recipe;
 use crate::{Error, Result};
 
@@ -104,6 +100,7 @@ impl<'a> Run<'a> {
         let other = other_recipe(&progress, &recipe.to_text());
         progress.recipe = recipe.to_text();
         let model = CandleModel::on(&options.device, &plan, &weights, DType::F32)?;
+        let model = model.with_products(recipe.run.products);
         let latency = recipe.model.latency();
         let group = if options.device.is_cpu() { recipe.run.group } else { recipe.run.batch / world };
         begin_in_phase(recipe, &plan, maker.segment_len())?;
@@ -113,7 +110,6 @@ impl<'a> Run<'a> {
         let makes = match &options.device {
             #[cfg(feature = "train-cuda")]
             device if device.is_cuda() => {
-                round_products(recipe.run.products == Products::Tf32);
                 let rank = options.place.as_ref().map_or(0, |place| place.rank);
                 let share =
                     Share { step: progress.step, batch: recipe.run.batch, from: rank * group, count: group };

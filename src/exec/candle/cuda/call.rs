@@ -1,6 +1,6 @@
 //! Launching a kernel on views of candle's storages.
 
-use candle_core::cuda_backend::cudarc::driver::sys::CUfunction_attribute_enum;
+use candle_core::cuda_backend::cudarc::driver::sys::{CUdevice_attribute, CUfunction_attribute_enum};
 use candle_core::cuda_backend::cudarc::driver::{
     CudaSlice, CudaView, CudaViewMut, LaunchConfig, PushKernelArg,
 };
@@ -102,6 +102,12 @@ pub(crate) struct Launch {
 
 /// Bytes of shared memory that a kernel has without asking.
 pub(crate) const SHARED: usize = 48 << 10;
+
+/// How many multiprocessors a device has.
+pub(crate) fn multiprocessors(device: &CudaDevice) -> Result<usize> {
+    let count = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
+    Ok(device.cuda_stream().context().attribute(count).w()?.max(1) as usize)
+}
 
 /// Runs a kernel whose arguments are the inputs, the results and the sizes, in this order.
 pub(crate) fn launch(

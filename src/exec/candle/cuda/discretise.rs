@@ -18,7 +18,7 @@ fn sizes(tables: Tables) -> [usize; 4] {
 }
 
 fn channels(tables: Tables) -> Grid {
-    ((tables.d.div_ceil(32), 1), (32, 1))
+    ((tables.d.div_ceil(4), 1), (32, 4))
 }
 
 /// The tables, flat.

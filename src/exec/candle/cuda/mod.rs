@@ -7,8 +7,10 @@ pub(crate) mod call;
 pub(super) mod columns;
 pub(super) mod discretise;
 pub(super) mod elementwise;
+pub(super) mod embed;
 pub(super) mod flat;
 pub(crate) mod history;
+pub(super) mod invariant;
 pub(super) mod linear;
 pub(super) mod norm;
 pub(super) mod scan;
@@ -16,11 +18,3 @@ pub(super) mod scan;
 mod tests;
 
 pub(crate) use call::with_all;
-use candle_core::cuda_backend::{gemm_reduced_precision_f32, set_gemm_reduced_precision_f32};
-
-/// Whether matrix products of f32 round their factors to TF32 from here on, in the whole process; returns how it was.
-pub(crate) fn round_products(round: bool) -> bool {
-    let before = gemm_reduced_precision_f32();
-    set_gemm_reduced_precision_f32(round);
-    before
-}

@@ -2,7 +2,9 @@
 
 use candle_core::{Result, Tensor};
 
-use super::call::{Grid, Kernels, kernels, launch, room, tensor, with_all};
+use super::call::{
+    Grid, Kernels, Launch, SHARED, kernels, launch, launch_on, multiprocessors, room, tensor, with_all,
+};
 use super::linear::sum;
 
 const KERNELS: Kernels = kernels!("norm");
@@ -33,15 +35,16 @@ pub fn backward(
     let d = w.elem_count();
     with_all([x, w, g, others.unwrap_or(w)], |device, [xs, w, g, given]| {
         let rows = xs.len() / d;
-        let (mut gx, mut stats) = (room(device, xs.len())?, room(device, 2 * rows)?);
-        let shared = usize::from(others.is_some());
-        let sizes = [rows, d, eps.to_bits() as usize, usize::from(centred), shared];
-        let results = &mut [&mut gx, &mut stats];
-        launch(device, (&KERNELS, "norm_backward"), warps(rows), &[&xs, &w, &g, &given], results, &sizes)?;
-        let shares = rows.div_ceil(64).min(512);
-        let mut part = room(device, shares * 2 * d)?;
-        let (grid, given) = (((d.div_ceil(64), shares), (64, 1)), [&xs, &g, &stats.slice(..)]);
-        launch(device, (&KERNELS, "norm_weights"), grid, &given, &mut [&mut part], &[rows, d])?;
+        // The sums of a warp are in shared memory.
+        let of_warp = 2 * d * size_of::<f32>();
+        let warps = (SHARED / of_warp).clamp(1, 8);
+        let blocks = rows.div_ceil(warps).min(8 * multiprocessors(device)?);
+        let (mut gx, mut part) = (room(device, xs.len())?, room(device, blocks * 2 * d)?);
+        let added = usize::from(others.is_some());
+        let sizes = [rows, d, eps.to_bits() as usize, usize::from(centred), added];
+        let grid = Launch { grid: [blocks, 1, 1], block: [32, warps], shared: warps * of_warp };
+        let results = &mut [&mut gx.slice_mut(..), &mut part.slice_mut(..)];
+        launch_on(device, (&KERNELS, "norm_backward"), grid, &[&xs, &w, &g, &given], results, &sizes)?;
         let both = tensor(sum(device, &part.slice(..), 2 * d)?, device, 2 * d);
         Ok([tensor(gx, device, x.shape()), both.narrow(0, 0, d)?, both.narrow(0, d, d)?])
     })

@@ -1,12 +1,14 @@
-//! The scan, split over length: see `kernels/scan.cuh` for what each kernel does.
+//! The scan: the selective one, split over length (see `kernels/scan.cuh` for what each kernel does), and the choice between it and [`invariant`].
 
-use candle_core::cuda_backend::cudarc::driver::sys::CUdevice_attribute;
+use candle_core::cuda_backend::CudaDevice;
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView};
-use candle_core::cuda_backend::{CudaDevice, WrapErr};
 use candle_core::{Result, Tensor, bail};
 
 use super::super::scan::ScanShape;
-use super::call::{Kernels, Launch, SHARED, each, kernels, launch, launch_on, room, tensor, with_all};
+use super::call::{
+    Kernels, Launch, SHARED, each, kernels, launch, launch_on, multiprocessors, room, tensor, with_all,
+};
+use super::invariant;
 use super::linear::sum;
 
 const FORWARD: Kernels = kernels!("scan_forward");
@@ -22,9 +24,7 @@ const RESIDENT: usize = 3;
 const MOST_STATES: usize = 64;
 
 /// Rows from one saved state to the next.
-pub fn chunk(shape: ScanShape) -> usize {
-    if shape.selective { 16 } else { 32 }
-}
+const CHUNK: usize = 16;
 
 /// How the rows of a call are cut: the segments of all streams and channels fill the chip once.
 #[derive(Clone, Copy, Debug)]
@@ -35,9 +35,9 @@ struct Cut {
 
 impl Cut {
     /// For `blocks` blocks a segment, `resident` of which a multiprocessor holds.
-    fn new(multiprocessors: usize, shape: ScanShape, t: usize, (blocks, resident): (usize, usize)) -> Self {
+    fn new(multiprocessors: usize, t: usize, (blocks, resident): (usize, usize)) -> Self {
         let wanted = (multiprocessors * resident / blocks).clamp(1, t.div_ceil(LEAST));
-        let rows = t.div_ceil(wanted).next_multiple_of(chunk(shape));
+        let rows = t.div_ceil(wanted).next_multiple_of(CHUNK);
         Self { rows, segments: t.div_ceil(rows) }
     }
 }
@@ -57,14 +57,14 @@ impl Walk {
     /// `kernel` is scan_ends, scan_rows or back_ends.
     fn new(kernel: &str, shape: ScanShape) -> Self {
         let (rows, back) = (kernel == "scan_rows", kernel == "back_ends");
-        let k = match (shape.complex, shape.selective) {
-            (true, _) => 8,
-            (false, true) if shape.n <= 4 => 4,
-            (false, true) if back => 8,
-            (false, _) => 16,
+        let k = match shape.complex {
+            true => 8,
+            false if shape.n <= 4 => 4,
+            false if back => 8,
+            false => 16,
         };
         let lanes = shape.n.div_ceil(k).next_power_of_two();
-        let two = rows && k == 16 && lanes == 1 && shape.selective && shape.d.is_multiple_of(64);
+        let two = rows && k == 16 && lanes == 1 && shape.d.is_multiple_of(64);
         let of_warp = 32 / lanes * if two { 2 } else { 1 };
         let warps = shape.d.div_ceil(of_warp).min(4);
         let name = format!("{kernel}_{}_{k}{}", variant(shape), if two { "x2" } else { "" });
@@ -79,13 +79,7 @@ impl Walk {
 }
 
 fn variant(shape: ScanShape) -> String {
-    let numbers = if shape.complex { "complex" } else { "real" };
-    format!("{numbers}_{}", if shape.selective { "selective" } else { "invariant" })
-}
-
-fn multiprocessors(device: &CudaDevice) -> Result<usize> {
-    let count = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
-    Ok(device.cuda_stream().context().attribute(count).w()?.max(1) as usize)
+    format!("{}_selective", if shape.complex { "complex" } else { "real" })
 }
 
 /// The states in which segments begin, from their own last states in `ends`.
@@ -117,6 +111,9 @@ fn check(shape: ScanShape, streams: usize) -> Result<()> {
 /// y and the last and saved states of `t` rows a stream.
 pub fn forward(shape: ScanShape, given: [&Tensor; 3], sizes: (usize, usize)) -> Result<(Tensor, Tensor)> {
     check(shape, sizes.0)?;
+    if !shape.selective {
+        return invariant::forward(shape, given, sizes);
+    }
     with_all(given, |device, [rows, params, h0]| run(device, shape, [&rows, &params, &h0], sizes))
 }
 
@@ -128,8 +125,7 @@ fn run(
 ) -> Result<(Tensor, Tensor)> {
     let (walk, ends_walk) = (Walk::new("scan_rows", shape), Walk::new("scan_ends", shape));
     let state = shape.state_rows() * shape.d;
-    let cut =
-        Cut::new(multiprocessors(device)?, shape, t, (walk.blocks * streams, RESIDENT * 128 / walk.threads));
+    let cut = Cut::new(multiprocessors(device)?, t, (walk.blocks * streams, RESIDENT * 128 / walk.threads));
     let sizes = |lanes| [t, shape.d, shape.n, lanes, cut.rows, cut.segments];
     let mut starts = None;
     if cut.segments > 1 {
@@ -141,7 +137,7 @@ fn run(
         carry(device, shape, (params, h0, &sums.slice(..)), &mut ends, (streams, t, cut, state, false))?;
         starts = Some(ends);
     }
-    let kept = shape.states_len(t, chunk(shape));
+    let kept = shape.states_len(t, CHUNK);
     let (mut y, mut states) = (room(device, streams * t * shape.d)?, room(device, streams * kept)?);
     let begin = starts.as_ref().map_or_else(|| h0.slice(..), |starts| starts.slice(..));
     let grid = walk.launch(cut.segments, streams);
@@ -154,10 +150,7 @@ fn run(
 /// Threads of a block of `back_rows` and its shared memory: columns of states, B and C of a chunk, their gradients by warp.
 fn back_block(shape: ScanShape) -> (usize, usize) {
     let r = shape.state_rows();
-    let bytes = |threads: usize| {
-        let (tables, staged) = if shape.selective { (2, r * (2 * (16 + 4) + threads)) } else { (4, 0) };
-        size_of::<f32>() * (tables * r * threads + staged)
-    };
+    let bytes = |threads: usize| size_of::<f32>() * r * (2 * threads + 2 * (CHUNK + 4) + threads);
     let threads = [128, 64, 32].into_iter().find(|threads| bytes(*threads) <= SHARED).unwrap_or(32);
     let threads = threads.min(shape.d.next_multiple_of(32));
     (threads, bytes(threads))
@@ -166,13 +159,16 @@ fn back_block(shape: ScanShape) -> (usize, usize) {
 /// Gradients of rows, params and h₀ from (rows, params, h₀, states, gradients of y and of the final state).
 pub fn backward(shape: ScanShape, given: [&Tensor; 6], (streams, t): (usize, usize)) -> Result<[Tensor; 3]> {
     check(shape, streams)?;
+    if !shape.selective {
+        return invariant::backward(shape, given, (streams, t));
+    }
     let (d, n, r) = (shape.d, shape.n, shape.state_rows());
     let (threads, shared) = back_block(shape);
     let (walk, blocks, state) = (Walk::new("back_ends", shape), d.div_ceil(threads), r * d);
-    let kept = shape.states_len(t, chunk(shape));
+    let kept = shape.states_len(t, CHUNK);
     with_all(given, |device, [rows, params, h0, states, grad, end]| {
-        let resident = if shape.complex || !shape.selective { 2 } else { RESIDENT } * 128 / threads;
-        let cut = Cut::new(multiprocessors(device)?, shape, t, (blocks * streams, resident));
+        let resident = if shape.complex { 2 } else { RESIDENT } * 128 / threads;
+        let cut = Cut::new(multiprocessors(device)?, t, (blocks * streams, resident));
         let mut starts = room(device, streams * cut.segments * state)?;
         let mut sums = room(device, streams * cut.segments * shape.numbers() * d)?;
         if cut.segments > 1 {
@@ -183,9 +179,9 @@ pub fn backward(shape: ScanShape, given: [&Tensor; 6], (streams, t): (usize, usi
         }
         carry(device, shape, (&params, &end, &sums.slice(..)), &mut starts, (streams, t, cut, state, true))?;
 
-        let count = if shape.selective { streams * t * 2 * r } else { 0 };
+        let count = streams * t * 2 * r;
         let (mut grows, mut gh0) = (room(device, rows.len())?, room(device, h0.len())?);
-        let mut mix = room(device, (blocks * count).max(1))?;
+        let mut mix = room(device, blocks * count)?;
         let mut gparams = room(device, streams * cut.segments * params.len())?;
         let inputs = [&rows, &params, &h0, &states, &grad, &starts.slice(..)];
         let sizes = [t, d, n, cut.rows, cut.segments, kept, t * d];
@@ -201,17 +197,8 @@ pub fn backward(shape: ScanShape, given: [&Tensor; 6], (streams, t): (usize, usi
             results,
             &sizes,
         )?;
-        if shape.selective {
-            let results = &mut [&mut grows];
-            launch(
-                device,
-                (&BACKWARD, "scan_mix"),
-                each(count),
-                &[&mix.slice(..)],
-                results,
-                &[count, d, r, blocks],
-            )?;
-        }
+        let (inputs, results) = ([&mix.slice(..)], &mut [&mut grows]);
+        launch(device, (&BACKWARD, "scan_mix"), each(count), &inputs, results, &[count, d, r, blocks])?;
         let gparams = sum(device, &gparams.slice(..), params.len())?;
         let [rows, params, h0] = [given[0], given[1], given[2]].map(Tensor::shape);
         Ok([tensor(grows, device, rows), tensor(gparams, device, params), tensor(gh0, device, h0)])

@@ -1,11 +1,11 @@
-//! The GPU against f64 on the CPU: every scan, every op in one plan, the denoiser's gradients. Run by
+//! The GPU against f64 on the CPU: every scan, matrix products, every op in one plan, the denoiser's gradients. Run by
 //! `make gpu-test`.
 
 use candle_core::{DType, Device, Result as Candle, Tensor};
 
 use super::super::scan::tests as scans;
 use super::super::tests::{everything, noise, random_state, samples, there_and_back};
-use super::super::{CandleInput, CandleModel, device, train_error};
+use super::super::{CandleInput, CandleModel, Products, device, embed, linear, train_error};
 use crate::plan::Weights;
 use crate::train::recipe::Recipe;
 use crate::{Error, Result};
@@ -45,6 +45,79 @@ fn gpu_scans_agree_with_f64_forward_and_backward() -> Candle<()> {
         }
     }
     println!("worst errors (y, h, rows, params, h0): {worst:?}");
+    Ok(())
+}
+
+/// Each way of multiplying, and by how much of the sum of its products' sizes the worst entry is off: at least, or it was done in
+/// another way, and at most, a factor's rounding twice.
+const PRODUCTS: [(Products, f64, f64); 3] =
+    [(Products::F32, 0.0, 1e-6), (Products::Tf32, 1e-5, 1e-3), (Products::Bf16, 1e-3, 8e-3)];
+
+#[test]
+#[ignore = "needs an NVIDIA GPU: make gpu-test"]
+fn gpu_products_agree_with_f64_there_and_back() -> Candle<()> {
+    let gpu = Device::new_cuda(0)?;
+    let normal =
+        |shape: (usize, usize), seed| Tensor::from_vec(noise(shape.0 * shape.1, seed), shape, &Device::Cpu);
+    for (products, least, bound) in PRODUCTS {
+        let mut worst = 0f64;
+        for (rows, k, n) in [(1, 1, 1), (3, 1, 7), (1, 33, 5), (33, 17, 1), (2_049, 128, 96), (257, 65, 130)]
+        {
+            let (x, w, g) = (normal((rows, k), 1)?, normal((n, k), 2)?, normal((rows, n), 3)?);
+            let all = |dtype, device: &Device| -> Candle<[Tensor; 3]> {
+                let to = |t: &Tensor| t.to_dtype(dtype)?.to_device(device);
+                let (x, w, g) = (to(&x)?, to(&w)?, to(&g)?);
+                Ok([
+                    linear::linear(products, &x, &w)?,
+                    linear::input_back(products, &x, &w, &g)?,
+                    linear::weight_back(products, &x, &w, &g)?,
+                ])
+            };
+            let sizes = [
+                linear::linear(Products::F32, &x.abs()?, &w.abs()?)?,
+                linear::input_back(Products::F32, &x.abs()?, &w.abs()?, &g.abs()?)?,
+                linear::weight_back(Products::F32, &x.abs()?, &w.abs()?, &g.abs()?)?,
+            ];
+            let (got, expected) = (all(DType::F32, &gpu)?, all(DType::F64, &Device::Cpu)?);
+            for ((got, expected), size) in got.iter().zip(&expected).zip(&sizes) {
+                let got = got.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
+                let off = ((got - expected)?.abs()? / size.to_dtype(DType::F64)?)?;
+                let off = off.flatten_all()?.max(0)?.to_scalar::<f64>()?;
+                assert!(off <= bound, "{products:?} {rows}×{k}×{n}: {off:e}");
+                worst = worst.max(off);
+            }
+        }
+        println!("products as {products:?} off by {worst:e} of the sum of sizes");
+        assert!(worst >= least, "{products:?}: {worst:e}");
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs an NVIDIA GPU: make gpu-test"]
+fn gpu_an_embedding_agrees_with_f64() -> Candle<()> {
+    let gpu = Device::new_cuda(0)?;
+    let mut worst = 0f64;
+    for (rows, vocabulary, d) in
+        [(1, 1, 1), (33, 7, 40), (2_049, 256, 64), (100_003, 256, 64), (5_000, 700, 33)]
+    {
+        let tokens: Vec<u32> =
+            (0..rows as u32).map(|i| i.wrapping_mul(2_654_435_761) % vocabulary as u32).collect();
+        let tokens = Tensor::from_vec(tokens, rows, &Device::Cpu)?;
+        let table = Tensor::from_vec(noise(vocabulary * d, 1), (vocabulary, d), &Device::Cpu)?;
+        let g = Tensor::from_vec(noise(rows * d, 2), (rows, d), &Device::Cpu)?;
+        let run = |dtype, device: &Device| -> Candle<[Tensor; 2]> {
+            let to = |t: &Tensor| t.to_dtype(dtype)?.to_device(device);
+            let (table, tokens) = (to(&table)?, tokens.to_device(device)?);
+            Ok([embed::embed(&table, &tokens)?, embed::embed_back(&table, &tokens, &to(&g)?)?])
+        };
+        let (got, expected) = (run(DType::F32, &gpu)?, run(DType::F64, &Device::Cpu)?);
+        for (got, expected) in got.iter().zip(&expected) {
+            worst = worst.max(error(got, expected)?);
+        }
+        assert!(worst < 1e-5, "{rows} rows, {vocabulary} tokens of {d}: {worst:e}");
+    }
+    println!("embedding off by {worst:e}");
     Ok(())
 }
 
@@ -94,21 +167,34 @@ fn gpu_the_denoisers_gradients_agree_and_repeat() -> Result<()> {
     let plan = recipe.model.plan()?;
     let weights = Weights::random(&plan, 5);
     let (streams, rows) = (3, 8_003);
-    let run = |device: &Device| -> Result<Vec<Tensor>> {
-        let model = CandleModel::on(device, &plan, &weights, DType::F32)?;
+    let run = |device: &Device, products| -> Result<Vec<Tensor>> {
+        let model = CandleModel::on(device, &plan, &weights, DType::F32)?.with_products(products);
         let x =
             Tensor::from_vec(noise(streams * rows, 9), (streams, rows, 1), device).map_err(train_error)?;
         let zero = model.zero_state(streams)?;
         let (y, _, grads) = there_and_back(&model, &zero, CandleInput::Samples(&x))?;
         Ok([y].into_iter().chain(grads.params.into_iter().flatten()).collect())
     };
-    let (got, again, expected) = (run(&gpu)?, run(&gpu)?, run(&Device::Cpu)?);
-    let mut worst = 0f64;
-    for ((got, again), expected) in got.iter().zip(&again).zip(&expected) {
-        assert_eq!(error(again, got).map_err(train_error)?, 0.0, "two runs differ");
-        worst = worst.max(error(got, expected).map_err(train_error)?);
+    let expected = run(&Device::Cpu, Products::F32)?;
+    for (products, bound) in [(Products::F32, 1e-4), (Products::Tf32, 1e-2), (Products::Bf16, 3e-2)] {
+        let (got, again) = (run(&gpu, products)?, run(&gpu, products)?);
+        let (mut worst, mut all) = (0f64, [0f64; 2]);
+        for ((got, again), expected) in got.iter().zip(&again).zip(&expected) {
+            assert_eq!(error(again, got).map_err(train_error)?, 0.0, "two runs differ");
+            worst = worst.max(error(got, expected).map_err(train_error)?);
+            let squares = |t: &Tensor| {
+                t.to_device(&Device::Cpu)?.sqr()?.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()
+            };
+            let off =
+                (got.to_device(&Device::Cpu).and_then(|got| squares(&(got - expected)?)), squares(expected));
+            let (Ok(off), Ok(of)) = off else { return Err(Error::Train("no transfer".into())) };
+            all = [all[0] + off, all[1] + of];
+        }
+        println!(
+            "{products:?} against f32 on the CPU: worst {worst:e} of a tensor's largest, {:e} of all by length",
+            (all[0] / all[1]).sqrt()
+        );
+        assert!(worst < bound, "{products:?}: {worst:e}");
     }
-    println!("worst against f32 on the CPU: {worst:e}");
-    assert!(worst < 1e-4, "{worst:e}");
     Ok(())
 }

@@ -1,0 +1,24 @@
+//! Rows of a table that tokens choose, `y_t = E[token_t]`, and the way back: `Ē[v] = Σ ȳ_t` over the rows with token v.
+
+use candle_core::{Result, Tensor};
+
+use super::columns::packed;
+#[cfg(feature = "train-cuda")]
+use super::cuda;
+
+/// `[.., d]` for tokens `[..]` (u32), `table [V, d]`.
+pub(super) fn embed(table: &Tensor, tokens: &Tensor) -> Result<Tensor> {
+    let y = table.index_select(&tokens.contiguous()?.flatten_all()?, 0)?;
+    y.reshape(tokens.dims().iter().copied().chain([table.dim(1)?]).collect::<Vec<_>>())
+}
+
+/// Ē of [`embed`].
+pub(super) fn embed_back(table: &Tensor, tokens: &Tensor, g: &Tensor) -> Result<Tensor> {
+    let tokens = tokens.contiguous()?.flatten_all()?;
+    let g = packed(g)?.reshape(((), table.dim(1)?))?;
+    #[cfg(feature = "train-cuda")]
+    if g.device().is_cuda() {
+        return cuda::embed::embed_back(table, &tokens, &g);
+    }
+    table.zeros_like()?.index_add(&tokens, &g, 0)
+}
