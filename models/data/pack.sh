@@ -1,19 +1,20 @@
 #!/usr/bin/env bash
 # Packs train and valid as Ogg Vorbis, 16 kHz mono, for a machine that is reached through a narrow door.
 #
-#   models/data/pack.sh [IN [OUT [QUALITY]]]     # data/denoise, data/denoise-pack, 0
+#   models/data/pack.sh [IN [OUT [QUALITY [MIB]]]]     # data/denoise, data/denoise-pack, 0, 48
+#   cat data/denoise-pack/pack.tar.xz.* | tar -xJ      # there: train and valid
 #
-# OUT holds the same folders, and three archives, each under 50 MiB at quality 0: part-1.tar.xz is enough to train by itself
-# (all noise, valid, the synthetic voices), part-2.tar.xz adds the recorded speech but for fillets, part-3.tar.xz that. xz takes
-# away the 4 KB of code books that each Vorbis file repeats. Unpack all into one folder: tar -xJf.
+# OUT holds the same folders, and them without fillets-cs (which the recipes leave out) as one archive in pieces of MIB. xz takes
+# away the 4 KB of code books that each Vorbis file repeats.
 #
-# The bundled model was trained on these; Vorbis takes away some of what lies below the speech. Test sets
+# The bundled model was trained on such; Vorbis takes away some of what lies below the speech. Test sets
 # are not packed. Finished files are skipped.
 set -euo pipefail
 
 in=${1:-data/denoise}
 out=${2:-data/denoise-pack}
 quality=${3:-0}
+mib=${4:-48}
 [ -e "$in/manifest.tsv" ] || { echo "pack: $in/manifest.tsv is missing; expected a corpus made by prepare.sh" >&2; exit 2; }
 command -v ffmpeg >/dev/null || { echo "pack: ffmpeg is missing" >&2; exit 2; }
 
@@ -37,14 +38,7 @@ for ((i = 0; i < ${#files[@]}; i += 64)); do
 done
 cp "$in/manifest.tsv" "$out/manifest.tsv"
 
-tar_of() { # NAME, then find's further conditions
-    local name=$1
-    shift
-    (cd "$out" && find train valid -name '*.ogg' "$@" | LC_ALL=C sort |
-        tar --owner=0 --group=0 --mtime=@0 -cf - -T - | xz -T1 -5 --lzma2=dict=64MiB >"$name.part" && mv "$name.part" "$name")
-    echo "$name: $(du -sm --apparent-size "$out/$name" | cut -f1) MiB"
-}
-[ -e "$out/part-1.tar.xz" ] || tar_of part-1.tar.xz '(' -path '*/noise/*' -o -path 'valid/*' -o -name 'kokoro*' ')'
-[ -e "$out/part-2.tar.xz" ] || tar_of part-2.tar.xz -path 'train/clean/*' ! -name 'fillets-*' ! -name 'kokoro*'
-[ -e "$out/part-3.tar.xz" ] || tar_of part-3.tar.xz -path 'train/clean/*' -name 'fillets-*'
-ls -sh "$out"/part-*.tar.xz
+rm -f "$out"/pack.tar.xz.*
+(cd "$out" && find train valid -name '*.ogg' ! -name 'fillets-cs*' | LC_ALL=C sort |
+    tar --owner=0 --group=0 --mtime=@0 -cf - -T - | xz -T1 -5 --lzma2=dict=64MiB | split -d -b "${mib}M" - pack.tar.xz.)
+ls -sh "$out"/pack.tar.xz.*
