@@ -9,16 +9,17 @@
 // tables `in`, `out` [CHUNK, R, d], so that only the tables, the carry and their gradients know of complex numbers. Launches, in
 // src/exec/candle/cuda/invariant.rs:
 //
-//     invariant_tables   in, out, decays, and of K each state's share, in double
+//     invariant_tables   in, out, decays, and of K each state's share
 //     invariant_in       each chunk's own share of its last state
 //     invariant_carry    the states before every chunk, one after the other, and the last
 //     invariant_out      y
 //
 // The way back is the same from the last row to the first with `out` and `in` exchanged: shares of g from ȳ, a carry with conjugates
-// (and Ā^CHUNK's gradient), ū. The tables' gradients are sums over chunks of a row and a state: out's of ȳ_t·h₀, in's of u_t·g, K's of
+// (and the gradients of Ā^CHUNK and of the last chunk's), ū. The tables' gradients are sums over chunks of a row and a state: out's of ȳ_t·h₀, in's of u_t·g, K's of
 // ȳ_t·u_{t−j}; `invariant_back` takes them to Ā, B̄, C, D.
 //
-// A stream's last chunk may be shorter. Against `out` its rows are counted from its first, against `in` from its last. Half a warp is 16
+// The tables' entries are computed in double; K is the sum over the states of entries in float. A row that is not finite makes up to 15
+// rows before it of its chunk so (zeros times them are summed). A stream's last chunk may be shorter. Against `out` its rows are counted from its first, against `in` from its last. Half a warp is 16
 // neighbouring channels; its halves take different chunks. Sums have a fixed order.
 #include "device.cuh"
 
@@ -107,7 +108,7 @@ __device__ static float *at_four(float *tile, int row, int i, int lane) { return
 __device__ static void add_products(float (&sum)[TILE][WIDE], const float *tile, int row, int lane, const float (&v)[WIDE]) {
 #pragma unroll
     for (int i = 0; i < TILE; i += 4) {
-        float4 four = *(const float4 *)(tile + ((row * (TILE / 4) + i / 4) * LANES + lane) * 4);
+        float4 four = *(const float4 *)at_four((float *)tile, row, i, lane);
         float w[4] = {four.x, four.y, four.z, four.w};
 #pragma unroll
         for (int k = 0; k < 4; k++)
@@ -125,7 +126,7 @@ template <typename Fetch> __device__ static void add_all(float (&sum)[TILE][WIDE
     for (int p0 = 0; p0 < count; p0 += AHEAD + 1)
 #pragma unroll
         for (int u = 0; u <= AHEAD; u++) {
-            fetch(p0 + u + AHEAD, v[(u + AHEAD) % (AHEAD + 1)]);
+            if (p0 + u + AHEAD < count) fetch(p0 + u + AHEAD, v[(u + AHEAD) % (AHEAD + 1)]);
             add_products(sum, tile, p0 + u, lane, v[u]);
         }
 }
@@ -252,7 +253,7 @@ __device__ static Pair decayed(Pair e, Pair rest, Pair h, bool complex) {
     return {fmaf(e.re, h.re, fmaf(-e.im, h.im, fmaf(rest.re, h.re, -rest.im * h.im))), fmaf(e.re, h.im, fmaf(e.im, h.re, fmaf(rest.re, h.im, rest.im * h.re)))};
 }
 
-// A channel's state number k in the chunks of a stream, and the decays over a whole chunk and over the last.
+// A state of a channel in the chunks of a stream, and the decays over a whole chunk and over the last.
 struct Carry {
     int at, im, chunks;
     long state;

@@ -205,6 +205,8 @@ def main():
     p.add_argument("--steps", type=int, default=60)
     p.add_argument("--rounds", type=int, default=3)
     args = p.parse_args()
+    if args.steps < 12:
+        p.error(f"--steps: expected at least 12, of which the first ten are left out, got {args.steps}")
     if args.upstream:
         nets.load_upstream(args.upstream)
     if args.check:

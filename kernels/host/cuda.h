@@ -126,7 +126,7 @@ inline void run_block() {
     }
 }
 
-// Runs a kernel: launch({blocks}, {threads}, [&] { kernel(arguments); }). Shared memory is full of NaN before each block.
+// Runs a kernel: launch({blocks}, {threads}, [&] { kernel(arguments); }). The dynamic shared memory is full of NaN before each block.
 inline void launch(Index grid, Index size, const std::function<void()> &call) {
     blocks = grid, threads = size, kernel = &call;
     for (at.z = 0; at.z < grid.z; at.z++)

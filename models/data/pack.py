@@ -1,7 +1,7 @@
 """Packs train and valid for a machine that is reached through a narrow door: FLAC of fewer bits, in pieces of a size.
 
     python models/data/pack.py data/denoise data/denoise-pack [--speech-bits 11] [--noise-bits 9] [--mib 48]
-    cat data/denoise-pack/pack.tar.* | tar -x        # there: train and valid
+    cat data/denoise-pack/pack.tar.* | tar -xf -     # there: train and valid
 
 A clip keeps so many bits below its peak; rounding is white and 6 dB fainter a bit. (Vorbis at its lowest quality, a third of the size, stood here
 before: from 2.5 kHz on it leaves an error only 3 to 5 dB below the sound, and above 7.5 kHz nothing. A denoiser learns that as what clean speech is.)
@@ -48,7 +48,7 @@ class Pieces:
         while view:
             if self.left == 0:
                 self.close()
-                self.file = open(f"{self.stem}.{self.count:02}", "wb")
+                self.file = open(f"{self.stem}.{self.count:04}", "wb")
                 self.count, self.left = self.count + 1, self.size
             part, view = view[: self.left], view[self.left :]
             self.file.write(part)
@@ -71,6 +71,8 @@ def main():
     if not (args.corpus / "manifest.tsv").exists():
         p.error(f"{args.corpus}/manifest.tsv is missing; expected a corpus made by prepare.sh")
     files = [f for top in ("train", "valid") for f in sorted((args.corpus / top).rglob("*.flac")) if not f.name.startswith("fillets-cs")]
+    if not files:
+        p.error(f"{args.corpus} has no FLAC files under train and valid")
     jobs = [(f, args.noise_bits if "noise" in f.relative_to(args.corpus).parts else args.speech_bits) for f in files]
     args.out.mkdir(parents=True, exist_ok=True)
     for old in args.out.glob("pack.tar.*"):

@@ -114,6 +114,7 @@ make_voices() {
     "$work/voices/bin/python" "$here/voices.py" "$work/package" "$work/root/usr/share/games/fortunes" "$work/root/voices" 1
     parts=$(nproc)
     local pids=()
+    trap 'kill "${pids[@]}" 2>/dev/null' TERM
     for ((k = 0; k < parts; k++)); do
         "$work/voices/bin/python" "$here/voices.py" "$work/package" "$work/root/usr/share/games/fortunes" "$work/root/voices" \
             "$sentences" "$k" "$parts" &
@@ -159,6 +160,7 @@ if [ ! -e "$out/manifest.tsv" ]; then
     unpack_noise
     make_voices & # computes while the next are fetched
     voices=$!
+    trap 'kill "$voices" 2>/dev/null || true' EXIT
     python_env
     unpack_more
     wait "$voices"

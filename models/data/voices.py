@@ -108,7 +108,9 @@ def main():
         if not path.exists():
             x = kokoro.say(phonemes(sentence, lang), first, second, share, speed)
             if len(x):
-                audio.write(path, x)
+                part = path.with_suffix(".part.flac")
+                audio.write(part, x)
+                part.rename(path)
 
 
 if __name__ == "__main__":

@@ -142,7 +142,7 @@ pub(crate) fn launch_on(
         bail!("kernel {name}: expected tensors of fewer than 2³¹ numbers, got {longest}");
     }
     if grid[1].max(grid[2]) > 65_535 {
-        bail!("kernel {name}: expected at most 65,535 segments and streams, got {grid:?}");
+        bail!("kernel {name}: expected at most 65,535 blocks down and deep, got {grid:?}");
     }
     let config = LaunchConfig {
         grid_dim: (grid[0] as u32, grid[1] as u32, grid[2] as u32),
@@ -152,6 +152,11 @@ pub(crate) fn launch_on(
     let function = device.get_or_load_custom_func(name, kernels.name, kernels.ptx)?;
     // A kernel may have a little of its own beside.
     if shared + 1024 > SHARED {
+        let limit = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+        let limit = device.cuda_stream().context().attribute(limit).w()? as usize;
+        if shared > limit {
+            bail!("kernel {name}: expected at most {limit} bytes of shared memory on this GPU, got {shared}");
+        }
         let most = CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         function.set_attribute(most, shared as i32).w()?;
     }

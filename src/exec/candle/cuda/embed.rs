@@ -13,9 +13,9 @@ const TOKENS: usize = 256;
 /// `[V, d]` of tokens `[rows]` (u32), `g [rows, d]`.
 pub fn embed_back(table: &Tensor, tokens: &Tensor, g: &Tensor) -> Result<Tensor> {
     let ((vocabulary, d), rows) = (table.dims2()?, g.dim(0)?);
-    // Whole numbers below 2²⁴, as kernels take floats.
-    if vocabulary > 1 << 24 {
-        candle_core::bail!("embed: expected at most 2²⁴ tokens, got {vocabulary}");
+    // Whole numbers that floats hold, as kernels take those, and blocks that a grid holds.
+    if vocabulary > 65_535 * TOKENS {
+        candle_core::bail!("embed: expected at most {} tokens, got {vocabulary}", 65_535 * TOKENS);
     }
     let tokens = tokens.to_dtype(DType::F32)?;
     with_all([g, &tokens], |device, [g, tokens]| {

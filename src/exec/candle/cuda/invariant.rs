@@ -11,7 +11,7 @@ use super::linear::sum;
 const KERNELS: Kernels = kernels!("invariant");
 
 /// Rows of a chunk, and from one saved state to the next.
-pub const CHUNK: usize = 32;
+const CHUNK: usize = 32;
 /// Channels of a block.
 const LANES: usize = 16;
 /// Numbers of a state, or rows, that a block takes.
@@ -123,7 +123,9 @@ impl<'a> Call<'a> {
         let numbers = self.shape.state_rows().next_multiple_of(4);
         let shared = size_of::<f32>() * LANES * (TILE * numbers + TILE + CHUNK);
         let mut y = room(self.device, self.streams * self.t * self.shape.d)?;
-        let grid = ([columns, tiles, self.shares(columns * tiles, 2)], [32, 4], shared);
+        // Of 228 KiB a multiprocessor.
+        let resident = if shared > 112 << 10 { 1 } else { 2 };
+        let grid = ([columns, tiles, self.shares(columns * tiles, resident)], [32, 4], shared);
         self.launch(name, grid, inputs, &mut [&mut y.slice_mut(..)], &self.rows())?;
         Ok(y)
     }

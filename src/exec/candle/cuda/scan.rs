@@ -20,7 +20,8 @@ const STAGED: usize = 16;
 const LEAST: usize = 64;
 /// Blocks of 128 threads that a multiprocessor holds, by the kernels' registers.
 const RESIDENT: usize = 3;
-/// States a channel, at most: more lanes a channel than a warp has, and more shared memory than a block gets, are not met before.
+/// States a channel, at most: more lanes a channel than a warp has are not met before. (A GPU with less shared memory than an A100 or
+/// H100 may refuse the largest, see `launch_on`.)
 const MOST_STATES: usize = 64;
 
 /// Rows from one saved state to the next.

@@ -37,6 +37,16 @@ pub(in super::super) fn inputs(shape: &ScanShape, s: usize, t: usize) -> Result<
         params[real..len].iter_mut().for_each(|a| *a *= 3.0);
     } else {
         params[..len].iter_mut().for_each(|a| *a = 0.65 * *a + 0.03);
+        // Every second state forgets slowly.
+        for i in (0..shape.n).skip(1).step_by(2).flat_map(|k| k * d..(k + 1) * d) {
+            let (size, turn) = (0.98 + 0.0199 * params[i].abs(), 3.0 * params[i]);
+            params[len + i] *= 0.1;
+            params[i] = if shape.complex { size * turn.cos() } else { size };
+            if shape.complex {
+                params[len + real + i] *= 0.1;
+                params[real + i] = size * turn.sin();
+            }
+        }
     }
     let tensor = |data: Vec<f64>, shape: Vec<usize>| Tensor::from_vec(data, shape, &Device::Cpu);
     let h0 = noise(s * len, 3);
