@@ -15,12 +15,13 @@
 //     invariant_out      y
 //
 // The way back is the same from the last row to the first with `out` and `in` exchanged: shares of g from ȳ, a carry with conjugates
-// (and the gradients of Ā^CHUNK and of the last chunk's), ū. The tables' gradients are sums over chunks of a row and a state: out's of ȳ_t·h₀, in's of u_t·g, K's of
-// ȳ_t·u_{t−j}; `invariant_back` takes them to Ā, B̄, C, D.
+// (and the gradients of Ā^CHUNK and of the last chunk's decay), ū. The tables' gradients are sums over chunks of a row and a state:
+// out's of ȳ_t·h₀, in's of u_t·g, K's of ȳ_t·u_{t−j}; `invariant_back` takes them to Ā, B̄, C, D.
 //
 // The tables' entries are computed in double; K is the sum over the states of entries in float. A row that is not finite makes up to 15
-// rows before it of its chunk so (zeros times them are summed). A stream's last chunk may be shorter. Against `out` its rows are counted from its first, against `in` from its last. Half a warp is 16
-// neighbouring channels; its halves take different chunks. Sums have a fixed order.
+// rows before it of its chunk so (zeros times it are summed). A stream's last chunk may be shorter. Against `out` its rows are counted
+// from its first, against `in` from its last. Half a warp is 16 neighbouring channels; its halves take different chunks. Sums have a
+// fixed order.
 #include "device.cuh"
 
 #define CHUNK 32
