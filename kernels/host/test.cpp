@@ -904,7 +904,7 @@ int main() {
         for (auto [d, n] : {std::pair<int, int>{1, 1}, {33, 3}, {70, 16}, {5, 20}, {16, 40}})
             for (int t : {1, 31, 32, 70, d == 33 ? 4200 : 300}) test_invariant({t > 1000 ? 1 : 3, t, d, n, complex != 0, false});
     for (int complex : {0, 1})
-        for (auto [d, n] : {std::pair<int, int>{1, 1}, {33, 3}, {70, 16}, {5, 20}, {64, 16}})
+        for (auto [d, n] : {std::pair<int, int>{1, 1}, {33, 3}, {70, 16}, {5, 20}, {64, 16}, {3, 40}, {130, 2}})
             for (int t : {1, 31, 70})
                 for (int seg : {32, 96}) {
                     test_scan<float>({2, t, d, n, complex != 0, true}, seg);
