@@ -2,6 +2,8 @@
 
 #[path = "cli/bad_input.rs"]
 mod bad_input;
+#[path = "cli/generate.rs"]
+mod generate;
 #[path = "cli/process.rs"]
 mod process;
 #[path = "cli/support.rs"]

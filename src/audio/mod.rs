@@ -25,6 +25,7 @@
 
 mod atomic;
 mod decode;
+pub mod mu_law;
 mod read;
 mod resample;
 mod sound;
@@ -37,4 +38,4 @@ pub use read::{read_bytes, read_path, read_stream};
 pub use resample::{resample, resample_delay, resample_to_length};
 pub use sound::Sound;
 pub use units::SampleRate;
-pub use write::{WavDepth, Written, write_path, write_stream};
+pub use write::{WavDepth, WavStream, Written, write_path, write_stream};

@@ -15,6 +15,7 @@
 
 use super::atomic::write_whole;
 use super::sound::Sound;
+use super::units::SampleRate;
 use crate::error::{Error, Result};
 use std::io::{Cursor, Write};
 use std::path::Path;
@@ -69,44 +70,88 @@ pub fn write_path(path: &Path, sound: &Sound, depth: WavDepth) -> Result<Written
 }
 
 /// Writes to any output, standard output for one; `name` is what an error calls it.
-pub fn write_stream(mut out: impl Write, name: &str, sound: &Sound, depth: WavDepth) -> Result<Written> {
-    let failed = |source| Error::io("write", name, source);
-    let data_len = sound.frames() as u64 * (sound.channel_count() * depth.bytes()) as u64;
-    out.write_all(&header(name, sound, depth, data_len)?).map_err(failed)?;
-    let clipped = write_samples(&mut out, sound, depth).map_err(failed)?;
-    if data_len % 2 == 1 {
-        // A RIFF chunk ends on an even byte.
-        out.write_all(&[0]).map_err(failed)?;
-    }
-    out.flush().map_err(failed)?;
-    Ok(Written { frames: sound.frames(), clipped })
+pub fn write_stream(out: impl Write, name: &str, sound: &Sound, depth: WavDepth) -> Result<Written> {
+    let mut writer = WavStream::begin(out, name, sound.rate(), sound.channel_count(), sound.frames(), depth)?;
+    let channels: Vec<&[f32]> = sound.channels().iter().map(Vec::as_slice).collect();
+    writer.push(&channels)?;
+    writer.finish()
 }
 
-/// Interleaves and packs block by block; returns the count of clipped samples.
-fn write_samples(out: &mut impl Write, sound: &Sound, depth: WavDepth) -> std::io::Result<u64> {
-    const BLOCK: usize = 4_096;
-    let mut packed = Vec::with_capacity(BLOCK * sound.channel_count() * depth.bytes());
-    let mut clipped = 0;
-    for start in (0..sound.frames()).step_by(BLOCK) {
-        packed.clear();
-        for n in start..sound.frames().min(start + BLOCK) {
-            for channel in sound.channels() {
-                let x = channel[n];
-                clipped += u64::from(x.abs() > 1.0);
-                packed.extend_from_slice(&depth.pack(x)[..depth.bytes()]);
-            }
-        }
-        out.write_all(&packed)?;
+/// A WAV that is written as its sound comes: its length is said first.
+pub struct WavStream<W> {
+    out: W,
+    name: String,
+    depth: WavDepth,
+    channels: usize,
+    /// Frames said, and those that came.
+    frames: usize,
+    done: usize,
+    clipped: u64,
+    packed: Vec<u8>,
+}
+
+impl<W: Write> WavStream<W> {
+    /// Writes the header of so many frames; `name` is what an error calls the output.
+    pub fn begin(
+        mut out: W,
+        name: &str,
+        rate: SampleRate,
+        channels: usize,
+        frames: usize,
+        depth: WavDepth,
+    ) -> Result<Self> {
+        let data_len = frames as u64 * (channels * depth.bytes()) as u64;
+        let header = header(name, rate, channels, depth, data_len)?;
+        out.write_all(&header).map_err(|e| Error::io("write", name, e))?;
+        Ok(Self { out, name: name.into(), depth, channels, frames, done: 0, clipped: 0, packed: Vec::new() })
     }
-    Ok(if depth == WavDepth::Float32 { 0 } else { clipped })
+
+    /// Writes the next frames, equally many of each channel, and hands them on at once. More than were said are refused.
+    pub fn push(&mut self, channels: &[&[f32]]) -> Result<()> {
+        const BLOCK: usize = 4_096;
+        let frames = channels.first().map_or(0, |channel| channel.len());
+        if channels.len() != self.channels || channels.iter().any(|channel| channel.len() != frames) {
+            let got = format!("{} channels of {:?}", channels.len(), channels.iter().map(|c| c.len()).max());
+            return Err(Error::input(&self.name, format!("{} channels of equal length", self.channels), got));
+        }
+        if frames > self.frames - self.done {
+            let (said, got) = (self.frames, self.done + frames);
+            return Err(Error::input(&self.name, format!("{said} frames in all"), got.to_string()));
+        }
+        for start in (0..frames).step_by(BLOCK) {
+            self.packed.clear();
+            for n in start..frames.min(start + BLOCK) {
+                for channel in channels {
+                    let x = channel[n];
+                    self.clipped += u64::from(x.abs() > 1.0);
+                    self.packed.extend_from_slice(&self.depth.pack(x)[..self.depth.bytes()]);
+                }
+            }
+            self.out.write_all(&self.packed).map_err(|e| Error::io("write", &self.name, e))?;
+        }
+        self.done += frames;
+        self.out.flush().map_err(|e| Error::io("write", &self.name, e))
+    }
+
+    /// Ends the file; fewer frames than were said become silence.
+    pub fn finish(mut self) -> Result<Written> {
+        let missing = self.frames - self.done;
+        let bytes = self.channels * self.depth.bytes();
+        // A RIFF chunk ends on an even byte.
+        let rest = vec![0; missing * bytes + self.frames * bytes % 2];
+        let end = self.out.write_all(&rest).and_then(|()| self.out.flush());
+        end.map_err(|e| Error::io("write", &self.name, e))?;
+        let clipped = if self.depth == WavDepth::Float32 { 0 } else { self.clipped };
+        Ok(Written { frames: self.frames, clipped })
+    }
 }
 
 /// The bytes before the samples. hound writes a header for no samples; the two lengths are then put in, so that
 /// nothing need be sought back.
-fn header(name: &str, sound: &Sound, depth: WavDepth, data_len: u64) -> Result<Vec<u8>> {
+fn header(name: &str, rate: SampleRate, channels: usize, depth: WavDepth, data_len: u64) -> Result<Vec<u8>> {
     let spec = hound::WavSpec {
-        channels: sound.channel_count() as u16, // at most 26
-        sample_rate: sound.rate().hz(),
+        channels: channels as u16, // at most 26
+        sample_rate: rate.hz(),
         bits_per_sample: 8 * depth.bytes() as u16,
         sample_format: match depth {
             WavDepth::Float32 => hound::SampleFormat::Float,
@@ -194,6 +239,35 @@ mod tests {
         let top = 32_767.0 / 32_768.0;
         assert_eq!(back.channels()[0], [top, -1.0, top, -1.0, top, top]);
         assert_eq!(read_bytes(encode(&loud, WavDepth::Float32), "memory").unwrap(), loud);
+    }
+
+    #[test]
+    fn a_stream_has_the_bytes_of_the_whole_and_keeps_to_what_it_said() {
+        let sound = sound(2, 5_001);
+        for depth in [WavDepth::Int16, WavDepth::Int24, WavDepth::Float32] {
+            let mut bytes = Vec::new();
+            let mut stream = WavStream::begin(&mut bytes, "memory", sound.rate(), 2, 5_001, depth).unwrap();
+            for (from, to) in [(0, 1), (1, 4_600), (4_600, 4_600), (4_600, 5_001)] {
+                let channels: Vec<&[f32]> = sound.channels().iter().map(|c| &c[from..to]).collect();
+                stream.push(&channels).unwrap();
+            }
+            assert!(
+                stream
+                    .push(&[&[0.0], &[0.0]])
+                    .unwrap_err()
+                    .to_string()
+                    .contains("5001 frames in all, got 5002")
+            );
+            assert!(stream.push(&[&[0.0]]).unwrap_err().to_string().contains("2 channels of equal length"));
+            assert_eq!(stream.finish().unwrap().frames, 5_001);
+            assert_eq!(bytes, encode(&sound, depth));
+        }
+        let mut short = Vec::new();
+        WavStream::begin(&mut short, "memory", sound.rate(), 1, 3, WavDepth::Int24)
+            .unwrap()
+            .finish()
+            .unwrap();
+        assert_eq!(read_bytes(short, "memory").unwrap().channels()[0], [0.0; 3]);
     }
 
     #[test]

@@ -112,7 +112,13 @@ fn flat(d_model: usize, blocks: usize) -> Config {
         norm: NormKind::Rms,
         dropout: 0.0,
     };
-    Config::Generator(GeneratorConfig { rate: 16_000, vocabulary: 256, tied: false, tiers: vec![tier] })
+    Config::Generator(GeneratorConfig {
+        rate: 16_000,
+        vocabulary: 256,
+        classes: Vec::new(),
+        tied: false,
+        tiers: vec![tier],
+    })
 }
 
 fn measure(name: &str, plan: &Plan, weights: &Weights, floors: &Floors, seconds: f64) -> Figures {

@@ -11,6 +11,7 @@ mod bench;
 mod completions;
 mod eval;
 mod exit;
+mod generate;
 mod import;
 mod info;
 mod named;
@@ -30,7 +31,7 @@ use exit::Tally;
 /// The version of every `--json` document.
 const SCHEMA: u32 = 1;
 
-/// Real-time audio models: clean recordings, evaluate, train.
+/// Real-time audio models: clean recordings, make sound, evaluate, train.
 #[derive(Parser)]
 #[command(name = "cascabel", version, about, disable_help_subcommand = true)]
 struct Arguments {
@@ -41,6 +42,7 @@ struct Arguments {
 #[derive(clap::Subcommand)]
 enum Verb {
     Process(process::Args),
+    Generate(generate::Args),
     Eval(eval::Args),
     Info(info::Args),
     Import(import::Args),
@@ -67,6 +69,7 @@ pub fn main() -> std::process::ExitCode {
 fn run(verb: Verb) -> Result<Tally> {
     match verb {
         Verb::Process(args) => process::run(args),
+        Verb::Generate(args) => generate::run(&args),
         Verb::Eval(args) => eval::run(&args),
         Verb::Info(args) => info::run(&args),
         Verb::Import(args) => import::run(&args),

@@ -53,7 +53,7 @@ pub struct Args {
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
-enum Depth {
+pub enum Depth {
     /// 16-bit integer
     #[value(name = "16")]
     Int16,

@@ -33,8 +33,10 @@
 )]
 
 pub mod bundled;
+pub mod generator;
 pub mod process;
 
+pub use generator::{Generator, GeneratorOptions, Spot};
 pub use process::{ProcessOptions, Processor, Stereo};
 
 use crate::Result;

@@ -15,11 +15,13 @@ pub mod candle;
 pub mod cpu;
 pub mod reference;
 mod rows;
+mod sampling;
 mod state;
 #[cfg(test)]
 pub(crate) mod testing;
 
 pub use rows::{Feed, Limits, Misuse, RowTable, Rows, Span};
+pub use sampling::{Sampler, Sampling};
 pub use state::State;
 
 use crate::Result;

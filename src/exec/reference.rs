@@ -130,7 +130,7 @@ impl<F: Scalar> Reference<F> {
             let state = op.state.map_or(&mut none, |s| &mut streams.slots[s.0]);
             let call = Call { plan: &self.plan, weights: &self.weights, blocks: &blocks, op, from, to };
             let data = match (&op.kind, input) {
-                (OpKind::Embed { table }, Rows::Tokens(tokens)) => call.embed(*table, tokens),
+                (OpKind::Embed { table, unit }, Rows::Tokens(tokens)) => call.embed(*table, *unit, tokens),
                 (OpKind::Scan(scan), _) => call.scan(scan, self.coefficients[i].as_ref(), state),
                 _ => call.run(state),
             };
@@ -208,9 +208,13 @@ impl<F: Scalar> Call<'_, F> {
         ext
     }
 
-    fn embed(&self, table: ParamId, tokens: &[u32]) -> Vec<F> {
-        let d = self.plan.value(self.op.output).width;
-        tokens.iter().flat_map(|t| &self.param(table)[*t as usize * d..][..d]).copied().collect()
+    fn embed(&self, table: ParamId, unit: usize, tokens: &[u32]) -> Vec<F> {
+        let (rows, d) = (self.plan.param(table).shape[0], self.plan.value(self.op.output).width);
+        tokens
+            .iter()
+            .flat_map(|t| &self.param(table)[*t as usize / unit % rows * d..][..d])
+            .copied()
+            .collect()
     }
 
     fn linear(&self, weight: ParamId, bias: Option<ParamId>, f: Act) -> Vec<F> {

@@ -66,6 +66,9 @@ pub enum Misuse {
     /// A token outside the vocabulary.
     #[error("advance: expected tokens below the vocabulary's size, got {0}")]
     Token(u32),
+    /// A stream that is to go on before it has begun.
+    #[error("generate: expected a stream that has heard a token at least, got stream {0} that has not")]
+    Unbegun(usize),
 }
 
 impl From<Misuse> for Error {

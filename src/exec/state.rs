@@ -9,6 +9,10 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use crate::plan::Plan;
 use crate::{Error, Result};
 
+/// Keys of a file's metadata: the position and the plan's hash; a word of the caller's.
+const MARK: &str = "cascabel.state";
+const WORD: &str = "cascabel.word";
+
 /// The state of one stream under one plan.
 #[derive(Clone, Debug, PartialEq)]
 pub struct State {
@@ -76,6 +80,11 @@ impl State {
 
     /// The state as a safetensors file in memory: one tensor a slot, the position and the plan's hash in the metadata.
     pub fn to_bytes(&self, plan: &Plan) -> Result<Vec<u8>> {
+        self.to_bytes_with(plan, None)
+    }
+
+    /// The same with a word of the caller's, which [`word`](Self::word) finds.
+    pub fn to_bytes_with(&self, plan: &Plan, word: Option<String>) -> Result<Vec<u8>> {
         self.check(plan)?;
         let bytes: Vec<Vec<u8>> =
             self.slots.iter().map(|s| s.iter().flat_map(|v| v.to_le_bytes()).collect()).collect();
@@ -85,16 +94,22 @@ impl State {
             views.push((format!("{i:04}.{}", slot.name), view));
         }
         let hash: String = self.plan.iter().map(|b| format!("{b:02x}")).collect();
-        let meta = [("cascabel.state".to_string(), format!("{} {hash}", self.position))];
-        safetensors::serialize(views, Some(meta.into_iter().collect())).map_err(broken)
+        let meta = [(MARK.to_string(), format!("{} {hash}", self.position))];
+        let word = word.map(|word| (WORD.to_string(), word));
+        safetensors::serialize(views, Some(meta.into_iter().chain(word).collect())).map_err(broken)
+    }
+
+    /// The word that [`to_bytes_with`](Self::to_bytes_with) put in.
+    pub fn word(bytes: &[u8]) -> Result<Option<String>> {
+        let (_, meta) = SafeTensors::read_metadata(bytes).map_err(broken)?;
+        Ok(meta.metadata().as_ref().and_then(|m| m.get(WORD)).cloned())
     }
 
     /// A state written by [`to_bytes`](Self::to_bytes), checked against the plan.
     pub fn from_bytes(plan: &Plan, bytes: &[u8]) -> Result<Self> {
         let (_, meta) = SafeTensors::read_metadata(bytes).map_err(broken)?;
         let tensors = SafeTensors::deserialize(bytes).map_err(broken)?;
-        let mark =
-            meta.metadata().as_ref().and_then(|m| m.get("cascabel.state")).cloned().unwrap_or_default();
+        let mark = meta.metadata().as_ref().and_then(|m| m.get(MARK)).cloned().unwrap_or_default();
         let hash: String = plan.hash().iter().map(|b| format!("{b:02x}")).collect();
         let position = match mark.split_once(' ') {
             Some((position, its)) if its == hash => position.parse().ok(),

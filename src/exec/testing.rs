@@ -200,6 +200,11 @@ pub fn built() -> Result<Vec<Case>> {
                 {"d_model": 20, "blocks": 2, "pool": 4, "shift": 2, "mixer": {"kind": "mamba", "d_state": 4}}]}"#,
         ),
         (
+            "generator of classes",
+            r#"{"kind": "generator", "rate": 8000, "vocabulary": 16, "classes": ["a", "b", "c"], "tiers": [
+                {"d_model": 8, "blocks": 1, "mixer": {"kind": "mamba", "d_state": 4}}]}"#,
+        ),
+        (
             "filter",
             r#"{"kind": "filter", "rate": 16000, "hop": 4, "window": 24, "basis_window": 8, "lookahead": 3, "mask": "tanh",
                 "taps": [0, 1, 3], "quadrature": true, "features": 20, "features_act": "gelu", "tiers": [

@@ -108,6 +108,9 @@ pub struct GeneratorConfig {
     /// Tokens; 256 for 8-bit mu-law.
     #[serde(default = "mu_law")]
     pub vocabulary: usize,
+    /// Names of the classes that it can be told to make; none where it makes one kind of sound.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<String>,
     /// Whether the head uses the embedding's table.
     #[serde(default)]
     pub tied: bool,
@@ -435,7 +438,13 @@ mod tests {
     }
 
     fn generator(tiers: Vec<TierConfig>) -> Config {
-        Config::Generator(GeneratorConfig { rate: 16_000, vocabulary: 256, tied: false, tiers })
+        Config::Generator(GeneratorConfig {
+            rate: 16_000,
+            vocabulary: 256,
+            classes: Vec::new(),
+            tied: false,
+            tiers,
+        })
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! A generator: from 8-bit mu-law tokens to the logits of the next one.
 //!
 //! `embedding [256, d] → backbone → norm → head [256, d]`; row t sees tokens 0..=t and predicts token t + 1 (SaShiMi,
-//! arXiv 2202.09729, §4). With `tied` the head is the embedding's table.
+//! arXiv 2202.09729, §4). With `tied` the head is the embedding's table. With classes a token is `sample + 256·class`, and a second table's row, of
+//! the class, is added at every row: a class may change while a sound goes on.
 
 use super::backbone::backbone;
 use super::config::GeneratorConfig;
@@ -13,8 +14,20 @@ pub fn plan(config: &GeneratorConfig) -> Result<Plan> {
     let Some(outermost) = config.tiers.first() else {
         return Err(Error::input("model config: tiers", "at least one", "none"));
     };
+    let mut names = config.classes.clone();
+    names.sort();
+    names.dedup();
+    if names.len() < config.classes.len() || names.iter().any(String::is_empty) {
+        return Err(Error::input(
+            "model config: classes",
+            "names, each once",
+            format!("{:?}", config.classes),
+        ));
+    }
     let mut b = PlanBuilder::new();
-    let x = b.embed("embedding", config.vocabulary, outermost.d_model)?;
+    let tables = [("embedding", config.vocabulary), ("class", config.classes.len())];
+    let tables = if config.classes.is_empty() { &tables[..1] } else { &tables[..] };
+    let x = b.embed_all(tables, outermost.d_model)?;
     let y = backbone(&mut b, "", x, &config.tiers, Some(outermost.norm))?;
     let logits = match b.find_param("embedding.weight") {
         Some(table) if config.tied => b.linear_tied("head", y, table)?,

@@ -13,9 +13,14 @@ impl Draws {
         Self { key: mix(seed ^ mix(stream.wrapping_add(0x9e37_79b9_7f4a_7c15))), count: 0 }
     }
 
+    /// Draw `i` of stream `stream` under `seed`, uniform in [0, 1).
+    pub fn at(seed: u64, stream: u64, i: u64) -> f64 {
+        Self { count: i, ..Self::new(seed, stream) }.uniform()
+    }
+
     /// Uniform in [0, 1).
     pub fn uniform(&mut self) -> f64 {
-        self.count += 1;
+        self.count = self.count.wrapping_add(1);
         (mix(self.key.wrapping_add(self.count.wrapping_mul(0x9e37_79b9_7f4a_7c15))) >> 11) as f64
             / (1u64 << 53) as f64
     }

@@ -2,7 +2,7 @@
 //!
 //! | op | rows in → out | state | formula, source |
 //! |---|---|---|---|
-//! | embed | token → d | – | `y = E[token]` |
+//! | embed | token → d | – | `y = E[⌊token/u⌋ mod V]`; u = 1 but where a token says several things |
 //! | linear | d_in → d_out | – | `y = act(W x + b)`; GLU: `(W₁x+b₁)·σ(W₂x+b₂)` (Dauphin et al. 2017, arXiv 1612.08083) |
 //! | norm | d → d | – | LayerNorm (Ba et al. 2016, arXiv 1607.06450), RMSNorm (Zhang & Sennrich 2019, arXiv 1910.07467) |
 //! | conv | d → d | last k−1 rows | `y_t = act(b + Σ_j w_j x_{t−k+1+j})`, depthwise, causal (Mamba, arXiv 2312.00752, §3.4) |
@@ -117,8 +117,10 @@ pub enum OpKind {
     ///
     /// No multiply-adds; 4·d bytes of weights.
     Embed {
-        /// `[vocabulary, d]`.
+        /// `[V, d]`.
         table: ParamId,
+        /// u: of a token `a + u·b`, with a below u, this table is of b.
+        unit: usize,
     },
     /// A matrix product, its bias and its activation.
     ///
@@ -268,7 +270,7 @@ impl OpKind {
     pub fn params(&self) -> impl Iterator<Item = super::ParamId> {
         let mut ids = [None; 5];
         match self {
-            Self::Embed { table } => ids[0] = Some(*table),
+            Self::Embed { table, .. } => ids[0] = Some(*table),
             Self::Linear { weight, bias, .. }
             | Self::Norm { weight, bias, .. }
             | Self::Conv { weight, bias, .. } => {

@@ -1,10 +1,18 @@
-//! Rows of a table that tokens choose, `y_t = E[token_t]`, and the way back: `Ē[v] = Σ ȳ_t` over the rows with token v.
+//! Rows of a table that tokens choose, `y_t = E[⌊token_t/u⌋ mod V]`, and the way back: `Ē[v] = Σ ȳ_t` over the rows with token v.
 
 use candle_core::{Result, Tensor};
 
 use super::columns::packed;
 #[cfg(feature = "train-cuda")]
 use super::cuda;
+
+/// Which row of the table each token chooses: ⌊token/unit⌋ mod V.
+pub(super) fn chosen(tokens: &Tensor, unit: usize, table: &Tensor) -> Result<Tensor> {
+    let number = |n: usize| Tensor::new(n as u32, tokens.device());
+    let digits = if unit == 1 { tokens.clone() } else { tokens.broadcast_div(&number(unit)?)? };
+    let rows = number(table.dim(0)?)?;
+    digits.sub(&digits.broadcast_div(&rows)?.broadcast_mul(&rows)?)
+}
 
 /// `[.., d]` for tokens `[..]` (u32), `table [V, d]`.
 pub(super) fn embed(table: &Tensor, tokens: &Tensor) -> Result<Tensor> {

@@ -158,7 +158,7 @@ impl Pass<'_> {
     /// One op's output, added to `onto`.
     fn op(&mut self, number: usize, op: &Op, input: CandleInput<'_>, onto: Option<&Tensor>) -> Candle<Done> {
         match &op.kind {
-            OpKind::Embed { table } => self.embed(*table, input),
+            OpKind::Embed { table, unit } => self.embed(*table, *unit, input),
             OpKind::Conv { .. } | OpKind::Delay { .. } | OpKind::Frame { .. } | OpKind::Overlap { .. } => {
                 self.look_back(op)
             }
@@ -198,9 +198,10 @@ impl Pass<'_> {
         Ok((Some(f(&a, &b)?), Kept::Nothing))
     }
 
-    fn embed(&self, table: ParamId, input: CandleInput<'_>) -> Candle<Done> {
+    fn embed(&self, table: ParamId, unit: usize, input: CandleInput<'_>) -> Candle<Done> {
         let CandleInput::Tokens(tokens) = input else { bail!("expected tokens, got samples") };
-        plain(embed::embed(self.param(table), tokens)).map(|(y, kept)| (Some(y), kept))
+        plain(embed::embed(self.param(table), &embed::chosen(tokens, unit, self.param(table))?))
+            .map(|(y, kept)| (Some(y), kept))
     }
 
     /// The ops over a history: see [`history`].

@@ -182,9 +182,11 @@ impl Back<'_> {
             None => Ok(None),
         };
         match (&op.kind, kept) {
-            (OpKind::Embed { table }, _) => {
+            (OpKind::Embed { table, unit }, _) => {
                 let Some(tokens) = self.tokens else { bail!("expected tokens") };
-                self.param(*table, embed::embed_back(model.param(*table), tokens, &g)?)
+                let table_of = model.param(*table);
+                let chosen = embed::chosen(tokens, *unit, table_of)?;
+                self.param(*table, embed::embed_back(table_of, &chosen, &g)?)
             }
             (OpKind::Linear { weight, bias, act }, Kept::Linear(products)) => {
                 let Some(x) = first()? else { return Ok(()) };

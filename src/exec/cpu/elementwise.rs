@@ -2,7 +2,7 @@
 
 use super::kernels::{Pass, activate, put, row};
 use super::lanes::Lanes;
-use super::program::{Place, Step};
+use super::program::{Place, Step, Table};
 use crate::plan::Act;
 
 /// Table rows picked by the tokens.
@@ -11,11 +11,12 @@ use crate::plan::Act;
 ///
 /// As for [`run`](super::kernels::run); tokens are below the vocabulary.
 #[inline(always)]
-pub unsafe fn embed(pass: &Pass<'_>, step: &Step, table: usize, stride: usize) {
+pub unsafe fn embed(pass: &Pass<'_>, step: &Step, table: &Table) {
     for (r, token) in pass.tokens.iter().enumerate() {
-        // SAFETY: the token was checked, both rows are `stride` numbers long.
+        let chosen = *token as usize / table.unit.max(1) % table.rows.max(1);
+        // SAFETY: the row is one of the table's, both rows are `stride` numbers long.
         unsafe {
-            let from = pass.weights.add(table + *token as usize * stride);
+            let from = pass.weights.add(table.at + chosen * table.stride);
             std::ptr::copy_nonoverlapping(from, row(pass, step.output, r), step.output.width);
         }
     }

@@ -41,7 +41,7 @@ unsafe fn run_step<V: Lanes>(pass: &Pass<'_>, step: &Step) {
     // SAFETY: passed on.
     unsafe {
         match &step.kernel {
-            Kernel::Embed { table, stride } => elementwise::embed(pass, step, *table, *stride),
+            Kernel::Embed(table) => elementwise::embed(pass, step, table),
             Kernel::Linear(packed) => linear::linear::<V>(pass, step, packed),
             Kernel::Norm { layer, weight, bias, eps } => {
                 elementwise::norm::<V>(pass, step, *layer, (*weight, *bias), *eps);

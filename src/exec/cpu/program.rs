@@ -51,11 +51,22 @@ pub struct ScanWeights {
     pub skip: usize,
 }
 
+/// A table that tokens choose rows of.
+#[derive(Clone, Copy, Debug)]
+pub struct Table {
+    /// Where it begins in the packed weights.
+    pub at: usize,
+    pub stride: usize,
+    pub rows: usize,
+    /// A token chooses row ⌊token/unit⌋ mod rows.
+    pub unit: usize,
+}
+
 /// What a step computes, with offsets into the packed weights.
 #[derive(Clone, Copy, Debug)]
 pub enum Kernel {
-    /// Table rows of this stride.
-    Embed { table: usize, stride: usize },
+    /// Table rows.
+    Embed(Table),
     /// A packed matrix product.
     Linear(Linear),
     /// LayerNorm (true) or RMSNorm.
@@ -149,10 +160,12 @@ impl Program {
 fn kernel(plan: &Plan, weights: &Weights, op: &Op, pool: &mut Pool) -> Kernel {
     let d = plan.value(op.output).width;
     match &op.kind {
-        OpKind::Embed { table } => Kernel::Embed {
-            table: pool.push(pack::padded(weights.get(*table), d)),
+        OpKind::Embed { table, unit } => Kernel::Embed(Table {
+            at: pool.push(pack::padded(weights.get(*table), d)),
             stride: d.next_multiple_of(16),
-        },
+            rows: plan.param(*table).shape.first().copied().unwrap_or(1),
+            unit: *unit,
+        }),
         OpKind::Linear { weight, bias, act } => {
             Kernel::Linear(pack::linear(pool, plan, weights, (*weight, *bias), *act))
         }

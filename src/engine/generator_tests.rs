@@ -1,0 +1,162 @@
+use super::*;
+use crate::model::Card;
+use crate::plan::Weights;
+
+fn model(text: &str) -> Model {
+    let config: Config = serde_json::from_str(text).unwrap();
+    let mut weights = Weights::random(&config.plan().unwrap(), 5);
+    // Logits of some size, so that tokens depend on what was heard.
+    let plan = config.plan().unwrap();
+    for (param, tensor) in plan.params.iter().zip(weights.tensors_mut()) {
+        if param.name.starts_with("embedding")
+            || param.name.starts_with("class")
+            || param.name.starts_with("head")
+        {
+            tensor.iter_mut().for_each(|x| *x *= 30.0);
+        }
+    }
+    Model::new(config, weights, Card::default()).unwrap()
+}
+
+/// S4D outside, Mamba within, tiers of 1, 2 and 8 samples.
+fn tiers() -> Model {
+    model(
+        r#"{"kind": "generator", "rate": 8000, "tiers": [
+            {"d_model": 8, "blocks": 1, "mixer": {"kind": "s4d", "d_state": 3}, "feed_forward": 2},
+            {"d_model": 12, "blocks": 1, "pool": 2, "mixer": {"kind": "mamba", "d_state": 4, "complex": true}},
+            {"d_model": 16, "blocks": 1, "pool": 4, "shift": 2, "mixer": {"kind": "mamba", "d_state": 4}}]}"#,
+    )
+}
+
+fn opened(model: &Model, streams: usize, first: u64) -> Generator {
+    Generator::open(model, GeneratorOptions { seed: 9, streams, first, ..GeneratorOptions::default() })
+        .unwrap()
+}
+
+fn said(generator: &mut Generator, count: usize) -> Vec<u32> {
+    let mut tokens = vec![0; count];
+    generator.generate(&mut tokens).unwrap();
+    tokens
+}
+
+#[test]
+fn cuts_and_streams_beside_change_nothing() {
+    let model = tiers();
+    let alone: Vec<Vec<u32>> = (0..5).map(|first| said(&mut opened(&model, 1, first), 203)).collect();
+    assert!(alone.iter().skip(1).all(|other| *other != alone[0]), "each stream draws for itself");
+    for count in [2, 3, 5] {
+        let mut together = opened(&model, count, 0);
+        let mut rows = Vec::new();
+        for cut in [1, 2, 7, 93, 100] {
+            rows.extend(said(&mut together, cut * count));
+        }
+        for (stream, alone) in alone.iter().take(count).enumerate() {
+            assert!(rows.iter().skip(stream).step_by(count).eq(alone), "stream {stream} of {count}");
+        }
+    }
+}
+
+#[test]
+fn what_is_heard_counts_as_if_it_had_been_said_whatever_the_cuts() {
+    let model = tiers();
+    let whole = said(&mut opened(&model, 1, 3), 400);
+    for cuts in [vec![150], vec![1, 149], vec![7, 0, 90, 53], (0..150).map(|_| 1).collect()] {
+        let (mut listener, mut from) = (opened(&model, 1, 3), 0);
+        for cut in cuts {
+            listener.hear(0, &whole[from..from + cut]).unwrap();
+            from += cut;
+        }
+        assert_eq!(said(&mut listener, 250), whole[150..]);
+    }
+}
+
+#[test]
+fn logits_of_generation_are_those_of_the_whole_heard_at_once() {
+    // Teacher-forced in one call, each token is the one that the same draw gives.
+    let model = tiers();
+    let tokens = said(&mut opened(&model, 1, 0), 300);
+    let mut cpu = open(&model, Limits { max_rows: 300, max_streams: 1 }).unwrap();
+    let heard: Vec<u32> = [SILENCE].into_iter().chain(tokens[..299].iter().copied()).collect();
+    let mut logits = vec![0.0; 300 * 256];
+    cpu.advance(&[Feed { stream: 0, rows: 300 }], Rows::Tokens(&heard), &mut logits).unwrap();
+    let mut sampler = Sampler::open(Sampling::default(), 9, 256).unwrap();
+    let again: Vec<u32> =
+        logits.chunks(256).zip(1..).map(|(logits, position)| sampler.draw(logits, 0, position)).collect();
+    assert_eq!(again, tokens);
+}
+
+#[test]
+fn a_stream_goes_on_from_its_spot() {
+    let model = tiers();
+    let mut first = opened(&model, 2, 0);
+    said(&mut first, 2 * 77);
+    let spots: Vec<Spot> = (0..2).map(|stream| first.spot(stream).unwrap()).collect();
+    let rest = said(&mut first, 2 * 50);
+    let mut second = opened(&model, 2, 0);
+    for (stream, spot) in spots.iter().enumerate() {
+        let bytes = spot.to_bytes(&model.plan).unwrap();
+        second.go_to(stream, &Spot::from_bytes(&model.plan, &bytes).unwrap()).unwrap();
+        assert!(Spot::from_bytes(&model.plan, &spot.state.to_bytes(&model.plan).unwrap()).is_err());
+    }
+    assert_eq!(said(&mut second, 2 * 50), rest);
+    let far = Spot { last: 256, ..spots[0].clone() };
+    assert!(second.go_to(0, &far).unwrap_err().to_string().contains("below the vocabulary's size, got 256"));
+}
+
+/// Under the real-time sanitizer: see `exec/cpu/rtsan_tests.rs`.
+#[test]
+fn rtsan_generation() {
+    let model = tiers();
+    let random = |top_k, top_p| Sampling::Random { temperature: 0.9, top_k, top_p };
+    for sampling in [Sampling::Greedy, random(None, None), random(Some(20), Some(0.9))] {
+        let options = GeneratorOptions { sampling, streams: 3, ..GeneratorOptions::default() };
+        let mut generator = Generator::open(&model, options).unwrap();
+        said(&mut generator, 3 * 40);
+    }
+}
+
+#[test]
+fn a_class_is_heard_at_every_row_and_may_change() {
+    let model = model(
+        r#"{"kind": "generator", "rate": 8000, "classes": ["zero", "one"],
+            "tiers": [{"d_model": 8, "blocks": 1, "mixer": {"kind": "mamba", "d_state": 4}}]}"#,
+    );
+    let of = |classes: [usize; 2]| {
+        let mut generator = opened(&model, 1, 0);
+        classes
+            .iter()
+            .flat_map(|class| {
+                generator.set_class(0, *class).unwrap();
+                said(&mut generator, 60)
+            })
+            .collect::<Vec<u32>>()
+    };
+    let (zero, one, changed) = (of([0, 0]), of([1, 1]), of([0, 1]));
+    assert!(zero != one && zero[..60] == changed[..60] && zero[60..] != changed[60..]);
+    let mut generator = opened(&model, 1, 0);
+    assert_eq!(generator.set_class(0, 2).unwrap_err().to_string(), "class: expected below 2, got 2");
+    assert!(generator.set_class(1, 0).is_err());
+    assert!(generator.hear(0, &[256]).is_err(), "a class is no token to be heard");
+}
+
+#[test]
+fn a_text_needs_something_to_go_on_from_and_a_filter_makes_nothing() {
+    let text = model(r#"{"kind": "language", "vocabulary": 11, "d_model": 8, "layers": 1}"#);
+    let mut generator = opened(&text, 1, 0);
+    assert_eq!(generator.generate(&mut [0; 3]), Err(Misuse::Unbegun(0)));
+    assert_eq!(generator.spot(0), None);
+    assert!(generator.hear(0, &[3, 11]).is_err());
+    assert!(generator.hear(1, &[3]).is_err());
+    generator.hear(0, &[]).unwrap();
+    generator.hear(0, &[3]).unwrap();
+    assert!(said(&mut generator, 20).iter().all(|token| *token < 11));
+
+    let filter = crate::engine::bundled::open("denoise").unwrap();
+    let error = Generator::open(&filter, GeneratorOptions::default()).err().unwrap().to_string();
+    assert_eq!(error, "model: expected a generator or a language model (process runs a filter), got filter");
+    let small = model(
+        r#"{"kind": "generator", "rate": 8000, "vocabulary": 16,
+            "tiers": [{"d_model": 8, "blocks": 1, "mixer": {"kind": "mamba"}}]}"#,
+    );
+    assert!(Generator::open(&small, GeneratorOptions::default()).is_err());
+}

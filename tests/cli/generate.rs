@@ -1,0 +1,150 @@
+//! `generate`.
+
+use cascabel::audio::{SampleRate, read_bytes};
+use cascabel::model::{Card, Config, Model};
+use cascabel::plan::Weights;
+
+use crate::support::Folder;
+
+/// An untrained generator of two classes, 8 kHz.
+fn generator(folder: &Folder, name: &str) {
+    let config: Config = serde_json::from_str(
+        r#"{"kind": "generator", "rate": 8000, "classes": ["zero", "one"], "tiers": [
+            {"d_model": 8, "blocks": 1, "mixer": {"kind": "s4d", "d_state": 4}},
+            {"d_model": 12, "blocks": 1, "pool": 4, "mixer": {"kind": "mamba", "d_state": 4}}]}"#,
+    )
+    .unwrap();
+    let weights = Weights::random(&config.plan().unwrap(), 3);
+    Model::new(config, weights, Card::default()).unwrap().save(folder.path(name)).unwrap();
+}
+
+#[test]
+fn a_sound_is_a_function_of_seed_class_and_number() {
+    let folder = Folder::new();
+    generator(&folder, "g.safetensors");
+    let make = |rest: &str| folder.run(&format!("generate --model g.safetensors --seconds 0.25 {rest}")).ok();
+    let said = make("--class one --seed 1 -o a.wav").text();
+    assert!(said.starts_with("a.wav: 0.250 s at 8000 Hz, ") && said.ends_with(" × real time\n"), "{said}");
+    let sound = folder.sound("a.wav");
+    assert_eq!(
+        (sound.rate(), sound.channel_count(), sound.frames()),
+        (SampleRate::new(8_000).unwrap(), 1, 2_000)
+    );
+    make("--class one --seed 1 -o b.wav");
+    make("--class one --seed 2 -o c.wav");
+    make("--class zero --seed 1 -o d.wav");
+    let a = folder.bytes("a.wav");
+    assert!(a == folder.bytes("b.wav") && a != folder.bytes("c.wav") && a != folder.bytes("d.wav"));
+    // To standard output as it goes: the same bytes.
+    assert_eq!(make("--class one --seed 1 -o -").out, a);
+    // Many at once: each as alone, but that its number draws.
+    make("--class one --seed 1 --count 3 -o one/");
+    assert_eq!(folder.bytes("one/one-0000.wav"), a);
+    make("--seed 1 --count 66 -o all/");
+    let files = folder.files();
+    let of_all = |class: &str| files.iter().filter(|name| name.starts_with(&format!("all/{class}-"))).count();
+    assert_eq!((of_all("zero"), of_all("one")), (33, 33));
+    assert_eq!(folder.bytes("all/one-0001.wav"), folder.bytes("one/one-0001.wav"));
+    assert_eq!(folder.bytes("all/zero-0000.wav"), folder.bytes("d.wav"));
+    // Settings count.
+    make("--class one --seed 1 --greedy -o e.wav");
+    make("--class one --seed 1 --temperature 0.8 --top-k 50 --top-p 0.9 --depth 32f -o f.wav");
+    assert!(folder.bytes("e.wav") != a && folder.sound("f.wav") != sound);
+}
+
+#[test]
+fn it_goes_on_from_a_prompt_and_from_a_state() {
+    let folder = Folder::new();
+    generator(&folder, "g.safetensors");
+    let line = "generate --model g.safetensors --class one --seed 4";
+    folder.run(&format!("{line} --seconds 0.5 -o whole.wav --depth 32f")).ok();
+    let whole = folder.sound("whole.wav");
+    // What it said itself, heard again (in floats, for 16 bits would round), is gone on from as if it had not stopped.
+    let half =
+        cascabel::audio::Sound::new(whole.rate(), vec![whole.channels()[0][..1_500].to_vec()]).unwrap();
+    cascabel::audio::write_path(&folder.path("half.wav"), &half, cascabel::audio::WavDepth::Float32).unwrap();
+    folder.run(&format!("{line} --seconds 0.3125 --prompt half.wav -o again.wav --depth 32f")).ok();
+    assert_eq!(folder.sound("again.wav"), whole);
+    folder.run(&format!("{line} --seconds 0.1875 -o first.wav --depth 32f --save-state s.state")).ok();
+    folder.run(&format!("{line} --seconds 0.3125 -o second.wav --depth 32f --state s.state")).ok();
+    let parts = [folder.sound("first.wav"), folder.sound("second.wav")];
+    let parts: Vec<f32> = parts.iter().flat_map(|part| part.channels()[0].clone()).collect();
+    assert_eq!(parts, whole.channels()[0]);
+    // A prompt of another rate and of two channels is heard at the model's, and that is said.
+    folder.tone("other.wav", 44_100, 2, 4_410);
+    let run = folder.run(&format!("{line} --seconds 0.1 --prompt other.wav -o o.wav"));
+    assert_eq!(
+        (run.code, run.err.as_str()),
+        (0, "cascabel: other.wav: resampled from 44100 Hz to the model's 8000 Hz\n")
+    );
+    assert!(run.text().contains("0.100 s at 8000 Hz after 0.100 s heard"), "{}", run.text());
+    assert_eq!(folder.sound("o.wav").frames(), 1_600);
+}
+
+#[test]
+fn what_cannot_be_made_is_said_and_leaves_nothing() {
+    let folder = Folder::new();
+    generator(&folder, "g.safetensors");
+    folder.filter("f.safetensors");
+    folder.write("empty.wav", b"");
+    folder.write("no.state", b"not a state");
+    let before = folder.files();
+    for (rest, parts) in [
+        (
+            "--model f.safetensors -o a.wav",
+            &["expected a generator of sound (process runs a filter), got filter"][..],
+        ),
+        ("--model denoise -o a.wav", &["process runs a filter"]),
+        ("--model none.safetensors -o a.wav", &["none.safetensors", "no such file"]),
+        ("--model g.safetensors --class two -o a.wav", &["--class: expected one of zero, one, got two"]),
+        (
+            "--model g.safetensors --temperature 0 -o a.wav",
+            &["temperature: expected a number above 0, got 0"],
+        ),
+        (
+            "--model g.safetensors --temperature -1 -o a.wav",
+            &["temperature: expected a number above 0, got -1"],
+        ),
+        (
+            "--model g.safetensors --temperature NaN -o a.wav",
+            &["temperature: expected a number above 0, got NaN"],
+        ),
+        ("--model g.safetensors --top-p 2 -o a.wav", &["top-p: expected a share above 0"]),
+        ("--model g.safetensors --top-k 0 -o a.wav", &["top-k: expected at least 1 token"]),
+        ("--model g.safetensors --greedy --top-k 3 -o a.wav", &["cannot be used with"]),
+        ("--model g.safetensors --seconds 0 -o a.wav", &["--seconds: expected a sample at least"]),
+        ("--model g.safetensors --seconds NaN -o a.wav", &["--seconds: expected a sample at least"]),
+        ("--model g.safetensors --count 0 -o a/", &["--count: expected 1 to 1,000,000, got 0"]),
+        ("--model g.safetensors --count 2 -o -", &["standard output: expected one sound, got 2"]),
+        (
+            "--model g.safetensors --count 2 --save-state s -o a/",
+            &["--save-state: expected one sound, got 2"],
+        ),
+        ("--model g.safetensors --prompt empty.wav -o a.wav", &["empty.wav"]),
+        ("--model g.safetensors --prompt none.wav -o a.wav", &["none.wav"]),
+        ("--model g.safetensors --state no.state -o a.wav", &["state: expected"]),
+        ("--model g.safetensors -o none/a.wav", &["none/a.wav"]),
+    ] {
+        folder.run(&format!("generate {rest}")).refused(2, parts);
+        assert_eq!(folder.files(), before, "{rest}");
+    }
+    folder.run("process empty.wav -o a.wav --model g.safetensors").refused(2, &["a filter", "generator"]);
+    #[cfg(target_os = "linux")]
+    folder.run("generate --model g.safetensors -o /dev/full").refused(2, &["cannot write /dev/full: "]);
+    // The state of another model.
+    folder.run("generate --model g.safetensors --seconds 0.1 -o a.wav --save-state s.state").ok();
+    let config: Config = serde_json::from_str(
+        r#"{"kind": "generator", "rate": 8000, "tiers": [{"d_model": 8, "blocks": 1, "mixer": {"kind": "mamba"}}]}"#,
+    )
+    .unwrap();
+    let weights = Weights::random(&config.plan().unwrap(), 3);
+    Model::new(config, weights, Card::default()).unwrap().save(folder.path("h.safetensors")).unwrap();
+    let other = folder.run("generate --model h.safetensors --state s.state -o b.wav");
+    other.refused(2, &["state: expected the state of this model"]);
+    folder
+        .run("generate --model h.safetensors --class zero -o b.wav")
+        .refused(2, &["no class: this model has none"]);
+    // Without classes a sound's name is its number.
+    folder.run("generate --model h.safetensors --seconds 0.01 -o c/").ok();
+    assert_eq!(read_bytes(folder.bytes("c/0000.wav"), "c").unwrap().frames(), 80);
+}
