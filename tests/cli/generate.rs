@@ -92,7 +92,7 @@ fn what_cannot_be_made_is_said_and_leaves_nothing() {
     for (rest, parts) in [
         (
             "--model f.safetensors -o a.wav",
-            &["expected a generator of sound (process runs a filter), got filter"][..],
+            &["expected a generator or a language model (process runs a filter), got filter"][..],
         ),
         ("--model denoise -o a.wav", &["process runs a filter"]),
         ("--model none.safetensors -o a.wav", &["none.safetensors", "no such file"]),
@@ -112,14 +112,13 @@ fn what_cannot_be_made_is_said_and_leaves_nothing() {
         ("--model g.safetensors --top-p 2 -o a.wav", &["top-p: expected a share above 0"]),
         ("--model g.safetensors --top-k 0 -o a.wav", &["top-k: expected at least 1 token"]),
         ("--model g.safetensors --greedy --top-k 3 -o a.wav", &["cannot be used with"]),
+        ("--model g.safetensors", &["-o: expected where the sound is to go"]),
+        ("--model g.safetensors --tokens 3 -o a.wav", &["--tokens: expected not with a generator of sound"]),
         ("--model g.safetensors --seconds 0 -o a.wav", &["--seconds: expected a sample at least"]),
         ("--model g.safetensors --seconds NaN -o a.wav", &["--seconds: expected a sample at least"]),
         ("--model g.safetensors --count 0 -o a/", &["--count: expected 1 to 1,000,000, got 0"]),
         ("--model g.safetensors --count 2 -o -", &["standard output: expected one sound, got 2"]),
-        (
-            "--model g.safetensors --count 2 --save-state s -o a/",
-            &["--save-state: expected one sound, got 2"],
-        ),
+        ("--model g.safetensors --count 2 --save-state s -o a/", &["--save-state: expected one sound"]),
         ("--model g.safetensors --prompt empty.wav -o a.wav", &["empty.wav"]),
         ("--model g.safetensors --prompt none.wav -o a.wav", &["none.wav"]),
         ("--model g.safetensors --state no.state -o a.wav", &["state: expected"]),
@@ -147,4 +146,69 @@ fn what_cannot_be_made_is_said_and_leaves_nothing() {
     // Without classes a sound's name is its number.
     folder.run("generate --model h.safetensors --seconds 0.01 -o c/").ok();
     assert_eq!(read_bytes(folder.bytes("c/0000.wav"), "c").unwrap().frames(), 80);
+}
+
+/// An untrained language model of so many tokens.
+fn language(folder: &Folder, name: &str, vocabulary: usize) {
+    let text = format!(r#"{{"kind": "language", "vocabulary": {vocabulary}, "d_model": 8, "layers": 1}}"#);
+    let config: Config = serde_json::from_str(&text).unwrap();
+    let weights = Weights::random(&config.plan().unwrap(), 3);
+    std::fs::create_dir_all(folder.path(name).parent().unwrap()).unwrap();
+    Model::new(config, weights, Card::default()).unwrap().save(folder.path(name)).unwrap();
+}
+
+/// Four words, the first of which ends a text.
+const WORDS: &str = r#"{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [
+    {"id": 0, "content": "<end>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true}],
+    "normalizer": null, "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null, "decoder": null,
+    "model": {"type": "WordLevel", "vocab": {"<end>": 0, "a": 1, "rose": 2, "is": 3}, "unk_token": "<end>"}}"#;
+
+#[test]
+fn a_language_model_goes_on_with_a_text() {
+    let folder = Folder::new();
+    language(&folder, "m.safetensors", 4);
+    folder.write("tokenizer.json", WORDS.as_bytes());
+    let line = "generate --model m.safetensors --tokens 40";
+    let text = folder.run(&format!("{line} --prompt rose --seed 2")).ok().text();
+    let words: Vec<&str> = text.split_whitespace().collect();
+    assert!(text.starts_with("rose") && text.ends_with('\n') && words.len() < 42, "{text}");
+    assert!(words.iter().all(|word| ["a", "rose", "is"].iter().any(|known| word.contains(known))), "{text}");
+    assert!((0..20).any(|seed| folder.run(&format!("{line} --prompt rose --seed {seed}")).text() != text));
+    // The end of a text is not said.
+    let lengths = (0..20).map(|seed| folder.run(&format!("{line} --prompt rose --seed {seed}")).text());
+    assert!(lengths.map(|text| text.split_whitespace().count()).min().unwrap() < 20);
+    folder.run(&format!("{line} --prompt rose --seed 2 -o t.txt")).ok();
+    assert_eq!(folder.bytes("t.txt"), text.as_bytes());
+
+    // A vocabulary of bytes needs no tokenizer: DNA, say.
+    language(&folder, "b/bytes.safetensors", 256);
+    let line = "generate --model b/bytes.safetensors --seed 5";
+    let whole = folder.run(&format!("{line} --prompt ACGT --tokens 30")).ok().out;
+    assert_eq!((&whole[..4], whole.len(), whole[34]), (&b"ACGT"[..], 35, b'\n'));
+    folder.run(&format!("{line} --prompt ACGT --tokens 10 --save-state s.state -o first")).ok();
+    let rest = folder.run(&format!("{line} --tokens 20 --state s.state")).ok().out;
+    assert_eq!([&folder.bytes("first")[..14], &rest].concat(), whole);
+
+    let before = folder.files();
+    folder.write("c/none", b"");
+    language(&folder, "c/m.safetensors", 4);
+    for (rest, parts) in [
+        ("--model m.safetensors", &["--prompt: expected a text to go on from, or --state, got none"][..]),
+        ("--model m.safetensors --prompt a --seconds 3", &["--seconds: expected not with a language model"]),
+        ("--model m.safetensors --prompt a --count 3", &["--count of texts: expected 1, got 3"]),
+        (
+            "--model c/m.safetensors --prompt a",
+            &["tokenizer: expected c/m.tokenizer.json or c/tokenizer.json"],
+        ),
+    ] {
+        folder.run(&format!("generate {rest}")).refused(2, parts);
+    }
+    folder.write("c/tokenizer.json", b"{}");
+    folder.run("generate --model c/m.safetensors --prompt a").refused(2, &["c/tokenizer.json"]);
+    let wide = WORDS.replace(r#""is": 3"#, r#""is": 300"#);
+    folder.write("c/tokenizer.json", wide.as_bytes());
+    folder
+        .run("generate --model c/m.safetensors --prompt is")
+        .refused(2, &["tokens of the model's, below 4, got 300"]);
+    assert!(before.iter().all(|file| folder.files().contains(file)));
 }

@@ -1,10 +1,11 @@
 //! Whole Mamba language models, imported from both namings, against Transformers' `MambaForCausalLM`.
 
 use candle_core::{D, DType, Device, Tensor, Var};
+use cascabel::engine::{Generator, GeneratorOptions};
 use cascabel::exec::candle::{CandleInput, CandleModel, CandleState};
 use cascabel::exec::cpu::Cpu;
 use cascabel::exec::reference::{Reference, Scalar};
-use cascabel::exec::{Executor, Feed, Limits, Rows, State};
+use cascabel::exec::{Executor, Feed, Limits, Rows, Sampling, State};
 use cascabel::model::{Model, import};
 
 use crate::bounds;
@@ -207,6 +208,18 @@ fn sixty_four_greedy_tokens_are_the_judges() {
             state = next;
             f32s(&y)
         });
+        // And as a user generates: both prompts heard, then 64 tokens of both streams side by side.
+        let options = GeneratorOptions { sampling: Sampling::Greedy, streams: STREAMS, ..Default::default() };
+        let mut generator = Generator::open(&model, options).unwrap();
+        let (prompts, want) = (golden.tokens("prompts"), golden.tokens("next_tokens"));
+        for (stream, prompt) in prompts.chunks(prompts.len() / STREAMS).enumerate() {
+            generator.hear(stream, prompt).unwrap();
+        }
+        let mut said = vec![0; want.len()];
+        generator.generate(&mut said).unwrap();
+        for (stream, want) in want.chunks(want.len() / STREAMS).enumerate() {
+            assert!(said.iter().skip(stream).step_by(STREAMS).eq(want), "{name}, stream {stream}");
+        }
     }
     report.finish();
 }

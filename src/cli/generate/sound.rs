@@ -1,4 +1,4 @@
-//! `cascabel generate`: sound that a model makes, sample by sample.
+//! Sound that a generator makes, sample by sample.
 //!
 //! ```text
 //! prompt ─► model's rate, mono ─► mu-law ─► heard     class, seed, sampling
@@ -6,75 +6,18 @@
 //! ```
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::exit::Tally;
-use super::process::Depth;
-use super::{named, print, stop};
+use super::{Args, pipe};
 use crate::audio::mu_law::{decode, encode};
-use crate::audio::{SampleRate, WavStream, could_be_folder, read_path, resample, write_whole};
-use crate::engine::{Generator, GeneratorOptions, Spot};
-use crate::exec::Sampling;
-use crate::model::{Config, GeneratorConfig, Model};
+use crate::audio::{SampleRate, WavDepth, WavStream, could_be_folder, read_path, resample, write_whole};
+use crate::cli::exit::{Tally, complain};
+use crate::cli::{print, stop};
+use crate::engine::{Generator, Spot};
+use crate::model::{GeneratorConfig, Model};
 use crate::{Error, Result};
-
-/// Make sound with a generator: from nothing, of a class, or on from what it is given to hear
-///
-/// The same seed, model and machine give the same bits, however many are made at once. Written to standard output (-o -), a sound can be
-/// heard while it is made.
-#[derive(clap::Args)]
-pub struct Args {
-    /// The file to write, a folder (made if it ends in / or --count is above 1), or - for standard output
-    #[arg(short, long, value_name = "OUT")]
-    output: PathBuf,
-    /// A model file
-    #[arg(long, value_name = "NAME|PATH")]
-    model: String,
-    /// The class to make, of those the model knows; without it each sound is of the next class
-    #[arg(long, value_name = "NAME")]
-    class: Option<String>,
-    /// Seconds to make, after the prompt
-    #[arg(long, value_name = "S", default_value_t = 4.0)]
-    seconds: f64,
-    /// A sound of any format and rate that is heard first, and stands before what is made
-    #[arg(long, value_name = "FILE")]
-    prompt: Option<PathBuf>,
-    /// How many sounds
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    count: usize,
-    /// Every seed gives other sounds
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    seed: u64,
-    /// Below 1 likely samples become likelier
-    #[arg(
-        long,
-        value_name = "T",
-        default_value_t = 1.0,
-        conflicts_with = "greedy",
-        allow_negative_numbers = true
-    )]
-    temperature: f32,
-    /// Draw from the K most likely samples
-    #[arg(long, value_name = "K", conflicts_with = "greedy")]
-    top_k: Option<usize>,
-    /// Draw from the fewest likely samples that have this share
-    #[arg(long, value_name = "0..1", conflicts_with = "greedy", allow_negative_numbers = true)]
-    top_p: Option<f32>,
-    /// Take the most likely sample each time
-    #[arg(long)]
-    greedy: bool,
-    /// Go on from a state that --save-state wrote
-    #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
-    state: Option<PathBuf>,
-    /// Write the state after the last sample (of one sound)
-    #[arg(long, value_name = "FILE")]
-    save_state: Option<PathBuf>,
-    /// Bits of a sample, 32f for float
-    #[arg(long, value_enum, default_value_t = Depth::Int16)]
-    depth: Depth,
-}
 
 /// The most sounds side by side.
 const STREAMS: usize = 64;
@@ -84,6 +27,7 @@ const LOOKS: usize = 50;
 /// A call, checked against its model.
 struct Run<'a> {
     args: &'a Args,
+    output: &'a Path,
     model: &'a Model,
     config: &'a GeneratorConfig,
     rate: SampleRate,
@@ -95,20 +39,19 @@ struct Run<'a> {
     spot: Option<Spot>,
 }
 
-pub fn run(args: &Args) -> Result<Tally> {
-    let named = named::open(&args.model)?;
-    let run = Run::new(args, &named.model)?;
+pub fn run(args: &Args, model: &Model, config: &GeneratorConfig) -> Result<Tally> {
+    let run = Run::new(args, model, config)?;
     let start = Instant::now();
-    let many = args.count > 1 || to_folder(&args.output);
+    let many = args.count > 1 || to_folder(run.output);
     if many {
         run.folder()?
     } else {
         run.one()?
     }
-    if args.output != Path::new("-") {
+    if run.output != pipe() {
         let seconds = (args.count * run.samples) as f64 / f64::from(run.rate.hz());
         let times = seconds / start.elapsed().as_secs_f64().max(1e-9);
-        let what = if many { format!("{} sounds", args.count) } else { args.output.display().to_string() };
+        let what = if many { format!("{} sounds", args.count) } else { run.output.display().to_string() };
         let heard = match run.prompt.len() {
             0 => String::new(),
             n => format!(" after {:.3} s heard", n as f64 / f64::from(run.rate.hz())),
@@ -119,51 +62,37 @@ pub fn run(args: &Args) -> Result<Tally> {
 }
 
 fn to_folder(output: &Path) -> bool {
-    output != Path::new("-")
+    output != pipe()
         && (output.as_os_str().to_string_lossy().ends_with(std::path::is_separator) || output.is_dir())
 }
 
 impl<'a> Run<'a> {
-    fn new(args: &'a Args, model: &'a Model) -> Result<Self> {
-        let Config::Generator(config) = &model.config else {
-            let expected = "a generator of sound (process runs a filter)";
-            return Err(Error::input(format!("model {}", args.model), expected, model.config.kind()));
+    fn new(args: &'a Args, model: &'a Model, config: &'a GeneratorConfig) -> Result<Self> {
+        args.refuse("generator of sound", &[("--tokens", args.tokens.is_some())])?;
+        let Some(output) = args.output.as_deref() else {
+            return Err(Error::input("-o", "where the sound is to go, a file, a folder or -", "nothing"));
         };
         let rate = SampleRate::new(config.rate)?;
         let class = args.class.as_deref().map(|name| class(config, name)).transpose()?;
         if !(1..=1_000_000).contains(&args.count) {
             return Err(Error::input("--count", "1 to 1,000,000", args.count.to_string()));
         }
+        let seconds = args.seconds.unwrap_or(4.0);
         // Four hours of 48 kHz: what a WAV of one channel holds at 32 bits, and memory for it.
-        let samples = (args.seconds * f64::from(config.rate)).round();
-        if !(samples >= 1.0 && args.seconds <= 14_400.0) {
-            return Err(Error::input(
-                "--seconds",
-                "a sample at least, at most 14,400",
-                args.seconds.to_string(),
-            ));
+        let samples = (seconds * f64::from(config.rate)).round();
+        if !(samples >= 1.0 && seconds <= 14_400.0) {
+            let expected = "a sample at least, at most 14,400";
+            return Err(Error::input("--seconds", expected, seconds.to_string()));
         }
-        if args.count > 1 && args.output == Path::new("-") {
+        if args.count > 1 && output == pipe() {
             return Err(Error::input("standard output", "one sound", args.count.to_string()));
         }
-        if args.count > 1 && args.save_state.is_some() {
-            return Err(Error::input("--save-state", "one sound", args.count.to_string()));
+        if args.save_state.is_some() && (args.count > 1 || to_folder(output)) {
+            return Err(Error::input("--save-state", "one sound", "a folder of them"));
         }
-        let prompt = args.prompt.as_deref().map(|path| heard(path, rate)).transpose()?.unwrap_or_default();
-        let spot = args.state.as_deref().map(|path| {
-            let bytes = std::fs::read(path).map_err(|e| Error::io("read state", path, e))?;
-            Spot::from_bytes(&model.plan, &bytes)
-        });
-        let run = Self {
-            args,
-            model,
-            config,
-            rate,
-            class,
-            prompt,
-            samples: samples as usize,
-            spot: spot.transpose()?,
-        };
+        let prompt = args.prompt.as_deref().map(|path| heard(path.as_ref(), rate)).transpose()?;
+        let (prompt, samples, spot) = (prompt.unwrap_or_default(), samples as usize, args.spot(model)?);
+        let run = Self { args, output, model, config, rate, class, prompt, samples, spot };
         // What is out of range is said before a file is made.
         run.open(0, 1)?;
         Ok(run)
@@ -171,11 +100,7 @@ impl<'a> Run<'a> {
 
     /// A generator for the sounds `first` and following, each of its class, that have heard what there is to hear.
     fn open(&self, first: usize, streams: usize) -> Result<Generator> {
-        let Args { temperature, top_k, top_p, .. } = *self.args;
-        let sampling =
-            if self.args.greedy { Sampling::Greedy } else { Sampling::Random { temperature, top_k, top_p } };
-        let options = GeneratorOptions { sampling, seed: self.args.seed, streams, first: first as u64 };
-        let mut generator = Generator::open(self.model, options)?;
+        let mut generator = self.args.open(self.model, first as u64, streams)?;
         for stream in 0..streams {
             generator.set_class(stream, self.class_of(first + stream))?;
             match &self.spot {
@@ -216,28 +141,25 @@ impl<'a> Run<'a> {
     /// One sound, to a file that appears whole or to standard output as it goes.
     fn one(&self) -> Result<()> {
         let mut generator = self.open(0, 1)?;
-        let output = &self.args.output;
-        if output == Path::new("-") {
+        if self.output == pipe() {
             self.write(&mut generator, std::io::stdout().lock(), "standard output")?;
         } else {
-            let name = output.display().to_string();
-            write_whole(output, |writer| self.write(&mut generator, writer, &name))?;
+            let name = self.output.display().to_string();
+            write_whole(self.output, |writer| self.write(&mut generator, writer, &name))?;
         }
-        let (Some(path), Some(spot)) = (&self.args.save_state, generator.spot(0)) else { return Ok(()) };
-        let bytes = spot.to_bytes(&self.model.plan)?;
-        write_whole(path, |writer| writer.write_all(&bytes).map_err(|e| Error::io("write", path, e)))
+        self.args.save(self.model, &generator)
     }
 
     fn write(&self, generator: &mut Generator, out: impl Write, name: &str) -> Result<()> {
         let frames = self.prompt.len() + self.samples;
-        let mut wav = WavStream::begin(out, name, self.rate, 1, frames, self.args.depth.into())?;
+        let mut wav = WavStream::begin(out, name, self.rate, 1, frames, self.depth())?;
         self.make(generator, |sound| wav.push(&[&sound[0]]))?;
         wav.finish().map(|_| ())
     }
 
     /// Many sounds, side by side, to a folder.
     fn folder(&self) -> Result<()> {
-        let folder = &self.args.output;
+        let folder = self.output;
         could_be_folder(folder)?;
         std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
         for first in (0..self.args.count).step_by(STREAMS) {
@@ -251,7 +173,7 @@ impl<'a> Run<'a> {
                 let path = folder.join(self.name(i));
                 let name = path.display().to_string();
                 write_whole(&path, |out| {
-                    let depth = self.args.depth.into();
+                    let depth = self.depth();
                     let mut wav = WavStream::begin(out, &name, self.rate, 1, sound.len(), depth)?;
                     wav.push(&[sound])?;
                     wav.finish()
@@ -259,6 +181,10 @@ impl<'a> Run<'a> {
             }
         }
         Ok(())
+    }
+
+    fn depth(&self) -> WavDepth {
+        self.args.depth.map_or_else(WavDepth::default, WavDepth::from)
     }
 
     /// seven-0017.wav; 0017.wav of a model without classes.
@@ -283,11 +209,7 @@ fn class(config: &GeneratorConfig, name: &str) -> Result<usize> {
 fn heard(path: &Path, rate: SampleRate) -> Result<Vec<u32>> {
     let sound = read_path(path)?;
     if sound.rate() != rate {
-        super::exit::complain(&format!(
-            "{}: resampled from {} to the model's {rate}",
-            path.display(),
-            sound.rate()
-        ));
+        complain(&format!("{}: resampled from {} to the model's {rate}", path.display(), sound.rate()));
     }
     let sound = resample(&sound, rate)?;
     let share = 1.0 / sound.channel_count() as f32;
