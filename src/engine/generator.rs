@@ -147,21 +147,41 @@ impl Generator {
 
     /// Makes a stream hear tokens, as if it had said them.
     pub fn hear(&mut self, stream: usize, tokens: &[u32]) -> Result<()> {
+        self.listen(stream, tokens, |_, _| ())
+    }
+
+    /// As [`hear`](Self::hear); what the tokens cost: Σ −ln of the share that each was given before it came, at temperature 1. The first of
+    /// a text that has not begun costs nothing.
+    pub fn surprise(&mut self, stream: usize, tokens: &[u32]) -> Result<f64> {
+        let mut nats = 0.0;
+        self.listen(stream, tokens, |logits, token| {
+            let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let total: f64 = logits.iter().map(|l| f64::from(l - most).exp()).sum();
+            let own = logits.get(token as usize).copied().unwrap_or(f32::NEG_INFINITY);
+            nats += total.ln() - f64::from(own - most);
+        })?;
+        Ok(nats)
+    }
+
+    /// Hears tokens; `each` gets the logits before a token, and the token.
+    fn listen(&mut self, stream: usize, tokens: &[u32], mut each: impl FnMut(&[f32], u32)) -> Result<()> {
         let Some(last) = self.last.get(stream).copied() else { return Err(Misuse::Stream(stream).into()) };
         if let Some(bad) = tokens.iter().find(|token| **token as usize >= self.vocabulary) {
             return Err(Misuse::Token(*bad).into());
         }
         let mut heard: Vec<u32> = last.into_iter().chain(tokens.iter().copied()).collect();
-        let last = heard.pop();
+        let Some(last) = heard.pop() else { return Ok(()) };
+        let mut next = tokens.get(tokens.len() - heard.len()..).unwrap_or_default().iter();
         let of_class = self.class.get(stream).copied().unwrap_or(0) * self.vocabulary as u32;
         heard.iter_mut().for_each(|token| *token += of_class);
-        let mut sink = vec![0.0; ROWS.min(heard.len()) * self.vocabulary];
+        let mut logits = vec![0.0; ROWS.min(heard.len()) * self.vocabulary];
         for chunk in heard.chunks(ROWS) {
-            let out = sink.get_mut(..chunk.len() * self.vocabulary).unwrap_or_default();
+            let out = logits.get_mut(..chunk.len() * self.vocabulary).unwrap_or_default();
             self.cpu.advance(&[Feed { stream, rows: chunk.len() }], Rows::Tokens(chunk), out)?;
+            out.chunks(self.vocabulary).zip(&mut next).for_each(|(logits, token)| each(logits, *token));
         }
         if let Some(place) = self.last.get_mut(stream) {
-            *place = last;
+            *place = Some(last);
         }
         Ok(())
     }

@@ -86,6 +86,32 @@ fn logits_of_generation_are_those_of_the_whole_heard_at_once() {
 }
 
 #[test]
+fn surprise_is_what_the_logits_say_and_counts_as_hearing() {
+    let model = tiers();
+    let tokens = said(&mut opened(&model, 1, 0), 300);
+    let mut cpu = open(&model, Limits { max_rows: 64, max_streams: 1 }).unwrap();
+    let heard: Vec<u32> = [SILENCE].into_iter().chain(tokens[..299].iter().copied()).collect();
+    let mut logits = vec![0.0; 300 * 256];
+    cpu.advance(&[Feed { stream: 0, rows: 300 }], Rows::Tokens(&heard), &mut logits).unwrap();
+    let nats = |(logits, token): (&[f32], &u32)| {
+        let total: f64 = logits.iter().map(|l| f64::from(*l).exp()).sum();
+        total.ln() - f64::from(logits[*token as usize])
+    };
+    let want: f64 = logits.chunks(256).zip(&tokens).map(nats).sum();
+    let (mut whole, mut parts) = (opened(&model, 1, 0), opened(&model, 1, 0));
+    let found = whole.surprise(0, &tokens).unwrap();
+    assert!((found - want).abs() < 1e-9 * want, "{found} {want}");
+    let sum: f64 =
+        [0..7, 7..7, 7..299, 299..300].map(|cut| parts.surprise(0, &tokens[cut]).unwrap()).iter().sum();
+    assert!((sum - found).abs() < 1e-9 * found);
+    assert_eq!(said(&mut whole, 50), said(&mut parts, 50));
+    let text = self::model(r#"{"kind": "language", "vocabulary": 11, "d_model": 8, "layers": 1}"#);
+    let mut generator = opened(&text, 1, 0);
+    assert_eq!(generator.surprise(0, &[3]).unwrap(), 0.0);
+    assert!(generator.surprise(0, &[3, 4]).unwrap() > 0.0);
+}
+
+#[test]
 fn a_stream_goes_on_from_its_spot() {
     let model = tiers();
     let mut first = opened(&model, 2, 0);

@@ -148,6 +148,48 @@ fn what_cannot_be_made_is_said_and_leaves_nothing() {
     assert_eq!(read_bytes(folder.bytes("c/0000.wav"), "c").unwrap().frames(), 80);
 }
 
+#[test]
+fn eval_counts_the_bits_of_a_sample() {
+    let folder = Folder::new();
+    generator(&folder, "g.safetensors");
+    for (name, rate, channels) in
+        [("zero-a.wav", 8_000, 1), ("one-a.wav", 16_000, 2), ("one-b.wav", 8_000, 1)]
+    {
+        folder.tone(&format!("clips/{name}"), rate, channels, rate as usize / 4);
+    }
+    let line = "eval --model g.safetensors clips";
+    let document: serde_json::Value =
+        serde_json::from_str(&folder.run(&format!("{line} --json")).ok().text()).unwrap();
+    let files = document["files"].as_array().unwrap();
+    let of = |file: &serde_json::Value, name: &str| file[name].as_f64().unwrap();
+    assert_eq!(
+        files.iter().map(|f| f["class"].as_str().unwrap()).collect::<Vec<_>>(),
+        ["one", "one", "zero"]
+    );
+    assert!(files.iter().all(|file| of(file, "samples") == 2_000.0));
+    // Untrained it knows little: eight bits, more or less.
+    assert!(files.iter().all(|file| (7.0..9.0).contains(&of(file, "bits_per_sample"))), "{document}");
+    // The same tone costs what it costs by its class; one channel what the mean of two does, here not the same tones.
+    assert!(of(&files[1], "bits_per_sample") != of(&files[2], "bits_per_sample"));
+    let mean = files.iter().map(|file| of(file, "bits_per_sample")).sum::<f64>() / 3.0;
+    assert!((of(&document["mean"], "bits_per_sample") - mean).abs() < 1e-12);
+    let [low, high] = [0, 1].map(|end| document["mean"]["interval"][end].as_f64().unwrap());
+    assert!(low <= mean && mean <= high && high - low < 1.0);
+    let table = folder.run(line).ok().text();
+    assert!(
+        table.contains("bits per sample") && table.contains("mean of 3") && table.contains("× real time"),
+        "{table}"
+    );
+    folder
+        .run(&format!("{line} --reference clips"))
+        .refused(2, &["--reference: expected not with a generator"]);
+    folder.run("eval --model denoise clips").refused(2, &["--reference: expected the folder of clean files"]);
+    folder.write("other/two.wav", &folder.bytes("clips/one-b.wav"));
+    folder
+        .run("eval --model g.safetensors other")
+        .refused(2, &["a name that begins with one of zero, one, got two"]);
+}
+
 /// An untrained language model of so many tokens.
 fn language(folder: &Folder, name: &str, vocabulary: usize) {
     let text = format!(r#"{{"kind": "language", "vocabulary": {vocabulary}, "d_model": 8, "layers": 1}}"#);

@@ -2,7 +2,7 @@
 //!
 //! [`sound`] is for generators, [`text`] for language models.
 
-mod sound;
+pub mod sound;
 mod text;
 
 use std::ffi::OsString;

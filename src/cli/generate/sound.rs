@@ -90,8 +90,15 @@ impl<'a> Run<'a> {
         if args.save_state.is_some() && (args.count > 1 || to_folder(output)) {
             return Err(Error::input("--save-state", "one sound", "a folder of them"));
         }
-        let prompt = args.prompt.as_deref().map(|path| heard(path.as_ref(), rate)).transpose()?;
-        let (prompt, samples, spot) = (prompt.unwrap_or_default(), samples as usize, args.spot(model)?);
+        let mut prompt = Vec::new();
+        if let Some(path) = args.prompt.as_deref().map(Path::new) {
+            let (tokens, own) = heard(path, rate)?;
+            if own != rate {
+                complain(&format!("{}: resampled from {own} to the model's {rate}", path.display()));
+            }
+            prompt = tokens;
+        }
+        let (samples, spot) = (samples as usize, args.spot(model)?);
         let run = Self { args, output, model, config, rate, class, prompt, samples, spot };
         // What is out of range is said before a file is made.
         run.open(0, 1)?;
@@ -205,14 +212,12 @@ fn class(config: &GeneratorConfig, name: &str) -> Result<usize> {
     found.ok_or_else(|| Error::input("--class", known(), name))
 }
 
-/// A sound as a model of this rate hears it: the mean of its channels, resampled.
-fn heard(path: &Path, rate: SampleRate) -> Result<Vec<u32>> {
+/// A sound as a model of this rate hears it, the mean of its channels, resampled; and its own rate.
+pub fn heard(path: &Path, rate: SampleRate) -> Result<(Vec<u32>, SampleRate)> {
     let sound = read_path(path)?;
-    if sound.rate() != rate {
-        complain(&format!("{}: resampled from {} to the model's {rate}", path.display(), sound.rate()));
-    }
+    let own = sound.rate();
     let sound = resample(&sound, rate)?;
     let share = 1.0 / sound.channel_count() as f32;
     let mean = |n: usize| share * sound.channels().iter().map(|channel| channel[n]).sum::<f32>();
-    Ok((0..sound.frames()).map(|n| encode(mean(n))).collect())
+    Ok(((0..sound.frames()).map(|n| encode(mean(n))).collect(), own))
 }

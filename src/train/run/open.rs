@@ -8,7 +8,7 @@ use candle_core::{DType, Device};
 use super::{Event, Files, Makes, Run, RunOptions, Wishes};
 use crate::audio::{SampleRate, read_path, resample};
 use crate::exec::candle::CandleModel;
-use crate::model::Model;
+use crate::model::{Card, Model};
 use crate::plan::{Dynamics, OpKind, Param, Plan, Weights};
 use crate::train::adamw::{AdamW, Group};
 #[cfg(feature = "train-cuda")]
@@ -26,7 +26,7 @@ use crate::train::mix::{MixSpec, Mixer};
 #[cfg(feature = "train-cuda")]
 use crate::train::peers::Nccl;
 use crate::train::peers::{Alone, Peers, Tcp};
-use crate::train::recipe::Recipe;
+use crate::train::recipe::{About, Recipe};
 use crate::{Error, Result};
 
 /// Validation draws its examples apart from training.
@@ -88,7 +88,11 @@ impl<'a> Run<'a> {
         };
         let mut optimiser = AdamW::new(&recipe.optimiser, groups(&plan, &weights, recipe.run.dynamics_rate))?;
         let files = Files::of(recipe, &options.out);
-        let begun_from = options.from.as_ref().map(begun_from).unwrap_or_default();
+        let begun_from = options
+            .from
+            .as_ref()
+            .map(|model| begun_from(&model.card, &model.weights, &recipe.about))
+            .unwrap_or_default();
         let fresh =
             Progress { step: 0, optimiser_steps: 0, recipe: recipe.to_text(), seconds: 0.0, begun_from };
         let resumed = options.resume && files.checkpoint.exists();
@@ -190,17 +194,19 @@ fn weights_of(model: &Model, plan: &Plan) -> Result<Weights> {
     Ok(model.weights.clone())
 }
 
-/// What a card says of the model that its run began with.
-fn begun_from(model: &Model) -> String {
-    let card = &model.card;
-    let hash = hash_of(&model.weights).to_hex();
-    format!(
-        " Begun with the weights of {} ({}; licence: {}), BLAKE3 {}.",
-        card.name,
-        card.data,
-        card.licence,
-        &hash[..16]
-    )
+/// What a card says of the model that its run began with. What both learned from stands once; what that one began with follows.
+fn begun_from(card: &Card, weights: &Weights, about: &About) -> String {
+    let (name, hash) = (&card.name, hash_of(weights).to_hex());
+    let hash = &hash[..16];
+    match card.data.strip_prefix(about.data.as_str()) {
+        Some(before) if card.licence == about.licence => {
+            format!(" Begun with the weights of {name}, of the same data and licence, BLAKE3 {hash}.{before}")
+        }
+        _ => {
+            let Card { data, licence, .. } = card;
+            format!(" Begun with the weights of {name} ({data}; licence: {licence}), BLAKE3 {hash}.")
+        }
+    }
 }
 
 fn hash_of(weights: &Weights) -> blake3::Hash {
@@ -280,4 +286,30 @@ fn read_mono(path: &Path, rate: u32) -> Result<Vec<f32>> {
         .into_iter()
         .next()
         .ok_or_else(|| Error::input(path.display().to_string(), "sound", "none"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_card_tells_of_each_beginning_once() {
+        let about = About { data: "Birds.".into(), licence: "MIT".into() };
+        let weights = Weights::new(&plan(), vec![vec![1.0; 2]]).unwrap();
+        let card = |data: String| Card { name: "x".into(), data, licence: "MIT".into(), ..Card::default() };
+        let hash = &hash_of(&weights).to_hex()[..16];
+        let first = begun_from(&card("Bells.".into()), &weights, &about);
+        assert_eq!(first, format!(" Begun with the weights of x (Bells.; licence: MIT), BLAKE3 {hash}."));
+        let second = begun_from(&card(format!("Birds.{first}")), &weights, &about);
+        let same = format!(" Begun with the weights of x, of the same data and licence, BLAKE3 {hash}.");
+        assert_eq!(second, format!("{same}{first}"));
+        let third = begun_from(&card(format!("Birds.{second}")), &weights, &about);
+        assert_eq!(third, format!("{same}{same}{first}"));
+    }
+
+    fn plan() -> Plan {
+        let mut b = crate::plan::PlanBuilder::new();
+        let x = b.embed("embedding", 2, 1).unwrap();
+        b.build(x).unwrap()
+    }
 }

@@ -1,36 +1,21 @@
-//! `cascabel eval`: a filter against clean references.
+//! A filter against clean references.
 //!
 //! Files pair by name without extension. Both sounds are brought to the model's rate; each channel is measured and the channels'
 //! figures are averaged, then the files'. PESQ and STOI need their reference programs: see `models/data/evaluate.py`.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::Serialize;
 
-use super::exit::{Tally, complain};
-use super::{SCHEMA, named, print};
+use super::{Args, by_stem};
 use crate::audio::{SampleRate, Sound, read_path, resample};
+use crate::cli::exit::{Tally, complain};
+use crate::cli::{SCHEMA, print};
 use crate::engine::{ProcessOptions, Processor};
+use crate::model::Model;
 use crate::train::metrics::{Figures, Meter};
 use crate::{Error, Result};
-
-/// Measure a filter on noisy files with their clean references
-#[derive(clap::Args)]
-pub struct Args {
-    /// The name of a bundled model, or a model file
-    #[arg(long, value_name = "NAME|PATH", default_value = crate::engine::bundled::DEFAULT)]
-    model: String,
-    /// The folder of noisy files
-    noisy: PathBuf,
-    /// The folder of clean files of the same names
-    #[arg(long, value_name = "CLEAN_DIR")]
-    reference: PathBuf,
-    /// Write one JSON document
-    #[arg(long)]
-    json: bool,
-}
 
 #[derive(Serialize)]
 struct Document {
@@ -52,11 +37,13 @@ struct Line {
     times_real_time: f64,
 }
 
-pub fn run(args: &Args) -> Result<Tally> {
-    let opened = named::open(&args.model)?;
-    let mut processor = Processor::open(&opened.model, ProcessOptions::default())?;
-    let rate = SampleRate::new(opened.model.rate().unwrap_or(0))?;
-    let pairs = pairs(&args.noisy, &args.reference)?;
+pub fn run(args: &Args, model: &Model) -> Result<Tally> {
+    let Some(reference) = &args.reference else {
+        return Err(Error::input("--reference", "the folder of clean files, for a filter", "nothing"));
+    };
+    let mut processor = Processor::open(model, ProcessOptions::default())?;
+    let rate = SampleRate::new(model.rate().unwrap_or(0))?;
+    let pairs = pairs(&args.folder, reference)?;
     let (mut meter, mut lines) = (Meter::new()?, Vec::new());
     for (noisy, clean) in &pairs {
         match measure(&mut processor, &mut meter, rate, noisy, clean) {
@@ -68,7 +55,7 @@ pub fn run(args: &Args) -> Result<Tally> {
     if lines.is_empty() {
         return Ok(tally);
     }
-    let latency_ms = 1e3 * rate.seconds(opened.model.latency());
+    let latency_ms = 1e3 * rate.seconds(model.latency());
     let document =
         Document { schema: SCHEMA, model: args.model.clone(), latency_ms, mean: mean(&lines), files: lines };
     if args.json {
@@ -94,24 +81,6 @@ fn pairs(noisy: &Path, clean: &Path) -> Result<Vec<(PathBuf, PathBuf)>> {
         return Err(Error::input(noisy.display().to_string(), "a folder with sound files", "none in it"));
     }
     Ok(pairs)
-}
-
-/// The files of a folder by name without extension; hidden ones are left out.
-fn by_stem(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
-    let failed = |e| Error::io("list", folder, e);
-    let mut files = BTreeMap::new();
-    for entry in std::fs::read_dir(folder).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        let Some(stem) = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()) else { continue };
-        if stem.starts_with('.') || !path.is_file() {
-            continue;
-        }
-        if let Some(other) = files.insert(stem, path.clone()) {
-            let what = format!("{} and {}", other.display(), path.display());
-            return Err(Error::input(what, "names that differ before the extension", "one name"));
-        }
-    }
-    Ok(files)
 }
 
 fn measure(

@@ -1,0 +1,60 @@
+//! `cascabel eval`: how good a model is on files.
+//!
+//! [`filter`] holds a filter's output against clean references, [`generator`] counts the bits that a sample costs a generator.
+
+mod filter;
+mod generator;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::exit::Tally;
+use super::named;
+use crate::model::Config;
+use crate::{Error, Result};
+
+/// Measure a filter on noisy files with their clean references, or a generator's bits a sample on files
+#[derive(clap::Args)]
+pub struct Args {
+    /// The name of a bundled model, or a model file
+    #[arg(long, value_name = "NAME|PATH", default_value = crate::engine::bundled::DEFAULT)]
+    model: String,
+    /// The folder of noisy files; for a generator, of sounds that it has not learned
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+    /// The folder of clean files of the same names, for a filter
+    #[arg(long, value_name = "CLEAN_DIR")]
+    reference: Option<PathBuf>,
+    /// Write one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args) -> Result<Tally> {
+    let model = named::open(&args.model)?.model;
+    match &model.config {
+        Config::Filter(_) => filter::run(args, &model),
+        Config::Generator(config) => generator::run(args, &model, config),
+        Config::Language(_) => {
+            Err(Error::input(format!("model {}", args.model), "a filter or a generator of sound", "language"))
+        }
+    }
+}
+
+/// The files of a folder by name without extension; hidden ones are left out.
+fn by_stem(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
+    let failed = |e| Error::io("list", folder, e);
+    let mut files = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let Some(stem) = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()) else { continue };
+        if stem.starts_with('.') || !path.is_file() {
+            continue;
+        }
+        if let Some(other) = files.insert(stem, path.clone()) {
+            let what = format!("{} and {}", other.display(), path.display());
+            return Err(Error::input(what, "names that differ before the extension", "one name"));
+        }
+    }
+    Ok(files)
+}
