@@ -216,8 +216,9 @@ mod tests {
     fn the_bundled_models_later_stretches_are_of_the_same_model() -> Result<()> {
         let more = Recipe::parse(include_str!("../../models/denoise-more.toml"), "denoise-more.toml")?;
         let last = Recipe::parse(include_str!("../../models/denoise-last.toml"), "denoise-last.toml")?;
+        let long = Recipe::parse(include_str!("../../models/denoise-long.toml"), "denoise-long.toml")?;
         let first = Recipe::parse(BUNDLED, "denoise.toml")?;
-        assert!(more.model == first.model && last.model == first.model);
+        assert!([more, last, long].iter().all(|recipe| recipe.model == first.model));
         Ok(())
     }
 
