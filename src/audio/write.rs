@@ -111,7 +111,8 @@ impl<W: Write> WavStream<W> {
         const BLOCK: usize = 4_096;
         let frames = channels.first().map_or(0, |channel| channel.len());
         if channels.len() != self.channels || channels.iter().any(|channel| channel.len() != frames) {
-            let got = format!("{} channels of {:?}", channels.len(), channels.iter().map(|c| c.len()).max());
+            let lengths: Vec<usize> = channels.iter().map(|channel| channel.len()).collect();
+            let got = format!("channels of {lengths:?} frames");
             return Err(Error::input(&self.name, format!("{} channels of equal length", self.channels), got));
         }
         if frames > self.frames - self.done {

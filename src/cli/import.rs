@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use super::exit::Tally;
+use super::generate::text::tokenizer_of;
 use super::print;
+use crate::audio::write_whole;
 use crate::{Error, Result};
 
 /// Convert a Mamba checkpoint (Transformers or original naming) to a model file
@@ -21,9 +23,10 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<Tally> {
     let model = crate::model::import(&args.dir)?;
     model.save(&args.output)?;
-    let (from, to) = (args.dir.join("tokenizer.json"), args.output.with_extension("tokenizer.json"));
+    let (from, to) = (args.dir.join("tokenizer.json"), tokenizer_of(&args.output));
     if from.is_file() {
-        std::fs::copy(&from, &to).map_err(|e| Error::io("copy tokenizer.json to", to, e))?;
+        let bytes = std::fs::read(&from).map_err(|e| Error::io("read", from, e))?;
+        write_whole(&to, |out| out.write_all(&bytes).map_err(|e| Error::io("write", &to, e)))?;
     }
     print::text(&format!("{}: {} parameters\n", args.output.display(), model.plan.param_count()))?;
     Ok(Tally::ONE)

@@ -55,29 +55,32 @@ impl Default for GeneratorOptions {
     }
 }
 
-/// What a stream goes on from: its state, and the token that has not been taken into it.
+/// What a stream goes on from: its state, the token that has not been taken into it, and its class.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spot {
     /// The state after all tokens but the last.
     pub state: State,
     /// The last token.
     pub last: u32,
+    /// The class that it is of.
+    pub class: usize,
 }
 
 impl Spot {
     /// The spot as a safetensors file in memory.
     pub fn to_bytes(&self, plan: &Plan) -> Result<Vec<u8>> {
-        self.state.to_bytes_with(plan, Some(format!("last {}", self.last)))
+        self.state.to_bytes_with(plan, Some(format!("last {} class {}", self.last, self.class)))
     }
 
     /// A spot written by [`to_bytes`](Self::to_bytes), checked against the plan.
     pub fn from_bytes(plan: &Plan, bytes: &[u8]) -> Result<Self> {
         let state = State::from_bytes(plan, bytes)?;
         let word = State::word(bytes)?.unwrap_or_default();
-        let last = word.strip_prefix("last ").and_then(|last| last.parse().ok());
-        let last =
-            last.ok_or_else(|| Error::input("state", "a saved state of a generator", "one without a token"))?;
-        Ok(Self { state, last })
+        let parts = word.strip_prefix("last ").and_then(|word| word.split_once(" class "));
+        let parts = parts.and_then(|(last, class)| Some((last.parse().ok()?, class.parse().ok()?)));
+        let (last, class) = parts
+            .ok_or_else(|| Error::input("state", "a saved state of a generator", "one without a token"))?;
+        Ok(Self { state, last, class })
     }
 }
 
@@ -214,8 +217,8 @@ impl Generator {
 
     /// Where a stream is; none where a text has not begun.
     pub fn spot(&self, stream: usize) -> Option<Spot> {
-        let last = self.last.get(stream).copied()??;
-        Some(Spot { state: self.cpu.save(stream), last })
+        let (last, class) = (self.last.get(stream).copied()??, self.class.get(stream).copied()?);
+        Some(Spot { state: self.cpu.save(stream), last, class: class as usize })
     }
 
     /// Goes on from where a stream of this model was.
@@ -223,6 +226,7 @@ impl Generator {
         if spot.last as usize >= self.vocabulary {
             return Err(Misuse::Token(spot.last).into());
         }
+        self.set_class(stream, spot.class)?;
         self.cpu.restore(stream, &spot.state)?;
         if let Some(last) = self.last.get_mut(stream) {
             *last = Some(spot.last);

@@ -1,7 +1,7 @@
 //! A generator: from 8-bit mu-law tokens to the logits of the next one.
 //!
 //! `embedding [256, d] → backbone → norm → head [256, d]`; row t sees tokens 0..=t and predicts token t + 1 (SaShiMi,
-//! arXiv 2202.09729, §4). With `tied` the head is the embedding's table. With classes a token is `sample + 256·class`, and a second table's row, of
+//! arXiv 2202.09729, §4). With `tied` the head is the embedding's table. With classes a token is `sample + V·class` of V samples, and a second table's row, of
 //! the class, is added at every row: a class may change while a sound goes on.
 
 use super::backbone::backbone;
@@ -17,12 +17,15 @@ pub fn plan(config: &GeneratorConfig) -> Result<Plan> {
     let mut names = config.classes.clone();
     names.sort();
     names.dedup();
-    if names.len() < config.classes.len() || names.iter().any(String::is_empty) {
-        return Err(Error::input(
-            "model config: classes",
-            "names, each once",
-            format!("{:?}", config.classes),
-        ));
+    // They become parts of file names.
+    let bad = |name: &String| {
+        matches!(name.as_str(), "" | "." | "..")
+            || name.contains(['/', '\\'])
+            || name.contains(char::is_control)
+    };
+    if names.len() < config.classes.len() || names.iter().any(bad) {
+        let expected = "names without slashes, each once";
+        return Err(Error::input("model config: classes", expected, format!("{:?}", config.classes)));
     }
     let mut b = PlanBuilder::new();
     let tables = [("embedding", config.vocabulary), ("class", config.classes.len())];
@@ -51,6 +54,21 @@ mod tests {
         );
         let plan = plan(&serde_json::from_str(&text).unwrap()).unwrap();
         (plan.param_count(), plan)
+    }
+
+    #[test]
+    fn classes_have_names_that_files_can_bear() {
+        let with = |classes: &str| {
+            let tiers = r#"[{"d_model": 4, "blocks": 1, "mixer": {"kind": "mamba"}}]"#;
+            let text = format!(r#"{{"rate": 8000, "classes": {classes}, "tiers": {tiers}}}"#);
+            plan(&serde_json::from_str(&text).unwrap()).map(|plan| plan.input).map_err(|e| e.to_string())
+        };
+        assert_eq!(with(r#"["zero", "one"]"#), Ok(Input::Tokens(512)));
+        for classes in
+            [r#"["a", "a"]"#, r#"[""]"#, r#"["../a"]"#, r#"["a\\b"]"#, r#"[".."]"#, r#"["a\u0000"]"#]
+        {
+            assert!(with(classes).unwrap_err().contains("names without slashes, each once"), "{classes}");
+        }
     }
 
     #[test]

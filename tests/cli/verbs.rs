@@ -69,8 +69,8 @@ fn eval_measures_each_file_and_the_mean() {
 #[test]
 fn a_mamba_checkpoint_is_imported() {
     let folder = Folder::new();
+    let tiny = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/mamba_lm/tiny");
     for naming in ["original", "hf"] {
-        let tiny = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/mamba_lm/tiny");
         let line = format!("import {} -o lm.safetensors", tiny.join(naming).display());
         let said = folder.run(&line).ok().text();
         assert!(said.starts_with("lm.safetensors: "), "{said}");
@@ -80,6 +80,19 @@ fn a_mamba_checkpoint_is_imported() {
     folder.tone("in.wav", 16_000, 1, 500);
     let line = "process in.wav -o out.wav --model lm.safetensors";
     folder.run(line).refused(2, &["expected a filter (sound to sound), got language"]);
+    // The tokenizer comes along, under the model's name.
+    for entry in std::fs::read_dir(tiny.join("hf")).unwrap() {
+        let path = entry.unwrap().path();
+        folder.write(
+            &format!("dir/{}", path.file_name().unwrap().to_string_lossy()),
+            &std::fs::read(&path).unwrap(),
+        );
+    }
+    folder.write("dir/tokenizer.json", b"words");
+    folder.run("import dir -o lm-1.4").ok();
+    assert_eq!(folder.bytes("lm-1.4.tokenizer.json"), b"words");
+    folder.run("import dir -o named.safetensors").ok();
+    assert_eq!(folder.bytes("named.tokenizer.json"), b"words");
     folder.run("import nowhere -o x.safetensors").refused(2, &["nowhere"]);
 }
 

@@ -3,12 +3,13 @@
 //! Files pair by name without extension. Both sounds are brought to the model's rate; each channel is measured and the channels'
 //! figures are averaged, then the files'. PESQ and STOI need their reference programs: see `models/data/evaluate.py`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::Serialize;
 
-use super::{Args, by_stem};
+use super::Args;
 use crate::audio::{SampleRate, Sound, read_path, resample};
 use crate::cli::exit::{Tally, complain};
 use crate::cli::{SCHEMA, print};
@@ -81,6 +82,24 @@ fn pairs(noisy: &Path, clean: &Path) -> Result<Vec<(PathBuf, PathBuf)>> {
         return Err(Error::input(noisy.display().to_string(), "a folder with sound files", "none in it"));
     }
     Ok(pairs)
+}
+
+/// The files of a folder by name without extension; hidden ones are left out.
+fn by_stem(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
+    let failed = |e| Error::io("list", folder, e);
+    let mut files = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let Some(stem) = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()) else { continue };
+        if stem.starts_with('.') || !path.is_file() {
+            continue;
+        }
+        if let Some(other) = files.insert(stem, path.clone()) {
+            let what = format!("{} and {}", other.display(), path.display());
+            return Err(Error::input(what, "names that differ before the extension", "one name"));
+        }
+    }
+    Ok(files)
 }
 
 fn measure(

@@ -4,14 +4,15 @@
 //! model has classes, a file is of the class that its name begins with. The mean is over files; its interval is of their bootstrap
 //! (Efron 1979; 2,000 draws, 95%).
 
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::Serialize;
 
-use super::{Args, by_stem};
+use super::Args;
 use crate::audio::SampleRate;
 use crate::cli::exit::{Tally, complain};
-use crate::cli::generate::sound::heard;
+use crate::cli::generate::sound::{heard, of_mu_law};
 use crate::cli::{SCHEMA, print};
 use crate::engine::{Generator, GeneratorOptions, Spot};
 use crate::model::{GeneratorConfig, Model};
@@ -55,7 +56,8 @@ pub fn run(args: &Args, model: &Model, config: &GeneratorConfig) -> Result<Tally
         ));
     }
     let rate = SampleRate::new(config.rate)?;
-    let files = by_stem(&args.folder)?;
+    of_mu_law(config)?;
+    let files = files(&args.folder)?;
     if files.is_empty() {
         let folder = args.folder.display().to_string();
         return Err(Error::input(folder, "a folder with sound files", "none in it"));
@@ -63,9 +65,9 @@ pub fn run(args: &Args, model: &Model, config: &GeneratorConfig) -> Result<Tally
     let mut generator = Generator::open(model, GeneratorOptions::default())?;
     let begin = generator.spot(0);
     let (mut lines, mut spent) = (Vec::new(), 0.0);
-    for (stem, path) in &files {
+    for path in &files {
         let mut measure = || {
-            let class = class_of(config, stem)?;
+            let class = class_of(config, &path.file_stem().unwrap_or_default().to_string_lossy())?;
             let (tokens, _) = heard(path, rate)?;
             let start = Instant::now();
             let nats = cost(&mut generator, begin.as_ref(), class, &tokens)?;
@@ -102,6 +104,21 @@ pub fn run(args: &Args, model: &Model, config: &GeneratorConfig) -> Result<Tally
         print::text(&table(&document))?
     }
     Ok(tally)
+}
+
+/// The files of a folder in order of name; hidden ones are left out.
+fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let failed = |e| Error::io("list", folder, e);
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let hidden = path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
+        if path.is_file() && !hidden {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 /// Nats of a whole file, from the beginning.

@@ -5,8 +5,7 @@
 mod filter;
 mod generator;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::exit::Tally;
 use super::named;
@@ -39,22 +38,4 @@ pub fn run(args: &Args) -> Result<Tally> {
             Err(Error::input(format!("model {}", args.model), "a filter or a generator of sound", "language"))
         }
     }
-}
-
-/// The files of a folder by name without extension; hidden ones are left out.
-fn by_stem(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
-    let failed = |e| Error::io("list", folder, e);
-    let mut files = BTreeMap::new();
-    for entry in std::fs::read_dir(folder).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        let Some(stem) = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()) else { continue };
-        if stem.starts_with('.') || !path.is_file() {
-            continue;
-        }
-        if let Some(other) = files.insert(stem, path.clone()) {
-            let what = format!("{} and {}", other.display(), path.display());
-            return Err(Error::input(what, "names that differ before the extension", "one name"));
-        }
-    }
-    Ok(files)
 }

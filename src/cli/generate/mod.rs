@@ -3,7 +3,7 @@
 //! [`sound`] is for generators, [`text`] for language models.
 
 pub mod sound;
-mod text;
+pub mod text;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -113,12 +113,38 @@ impl Args {
         write_whole(path, |writer| writer.write_all(&bytes).map_err(|e| Error::io("write", path, e)))
     }
 
+    /// Refuses a --save-state that could not be written, or that would take the output's place.
+    fn check_save(&self, output: &Path) -> Result<()> {
+        let Some(path) = &self.save_state else { return Ok(()) };
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+            let got = folder.display().to_string();
+            return Err(Error::input("--save-state", "a file in a folder that is there", got));
+        }
+        if path == output {
+            return Err(Error::input(
+                "--save-state",
+                "another file than the output",
+                path.display().to_string(),
+            ));
+        }
+        Ok(())
+    }
+
     /// Refuses what says nothing to this kind of model.
     fn refuse(&self, kind: &str, given: &[(&str, bool)]) -> Result<()> {
         match given.iter().find(|(_, given)| *given) {
             Some((name, _)) => Err(Error::input(*name, format!("not with a {kind}"), "it")),
             None => Ok(()),
         }
+    }
+}
+
+/// A pipe that its reader has closed wants no more.
+fn closed(written: Result<()>) -> Result<()> {
+    match written {
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
     }
 }
 

@@ -10,8 +10,8 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::{Args, pipe};
-use crate::audio::mu_law::{decode, encode};
+use super::{Args, closed, pipe};
+use crate::audio::mu_law::{LEVELS, decode, encode};
 use crate::audio::{SampleRate, WavDepth, WavStream, could_be_folder, read_path, resample, write_whole};
 use crate::cli::exit::{Tally, complain};
 use crate::cli::{print, stop};
@@ -19,8 +19,9 @@ use crate::engine::{Generator, Spot};
 use crate::model::{GeneratorConfig, Model};
 use crate::{Error, Result};
 
-/// The most sounds side by side.
+/// The most sounds side by side, and the most samples that wait for their files.
 const STREAMS: usize = 64;
+const ROOM: usize = 1 << 28;
 /// Sounds are written, and Ctrl-C is looked for, so many times a second of sound.
 const LOOKS: usize = 50;
 
@@ -69,6 +70,7 @@ fn to_folder(output: &Path) -> bool {
 impl<'a> Run<'a> {
     fn new(args: &'a Args, model: &'a Model, config: &'a GeneratorConfig) -> Result<Self> {
         args.refuse("generator of sound", &[("--tokens", args.tokens.is_some())])?;
+        of_mu_law(config)?;
         let Some(output) = args.output.as_deref() else {
             return Err(Error::input("-o", "where the sound is to go, a file, a folder or -", "nothing"));
         };
@@ -78,7 +80,6 @@ impl<'a> Run<'a> {
             return Err(Error::input("--count", "1 to 1,000,000", args.count.to_string()));
         }
         let seconds = args.seconds.unwrap_or(4.0);
-        // Four hours of 48 kHz: what a WAV of one channel holds at 32 bits, and memory for it.
         let samples = (seconds * f64::from(config.rate)).round();
         if !(samples >= 1.0 && seconds <= 14_400.0) {
             let expected = "a sample at least, at most 14,400";
@@ -87,6 +88,7 @@ impl<'a> Run<'a> {
         if args.count > 1 && output == pipe() {
             return Err(Error::input("standard output", "one sound", args.count.to_string()));
         }
+        args.check_save(output)?;
         if args.save_state.is_some() && (args.count > 1 || to_folder(output)) {
             return Err(Error::input("--save-state", "one sound", "a folder of them"));
         }
@@ -99,23 +101,36 @@ impl<'a> Run<'a> {
             prompt = tokens;
         }
         let (samples, spot) = (samples as usize, args.spot(model)?);
+        let class = class.or(spot.as_ref().map(|spot| spot.class));
         let run = Self { args, output, model, config, rate, class, prompt, samples, spot };
-        // What is out of range is said before a file is made.
-        run.open(0, 1)?;
+        // What is out of range is said before anything is made.
+        run.args.open(model, 0, 1)?;
+        run.begin(std::io::sink(), &output.display().to_string())?;
         Ok(run)
     }
 
     /// A generator for the sounds `first` and following, each of its class, that have heard what there is to hear.
     fn open(&self, first: usize, streams: usize) -> Result<Generator> {
         let mut generator = self.args.open(self.model, first as u64, streams)?;
+        let mut heard = vec![self.spot.clone(); self.config.classes.len().max(1)];
         for stream in 0..streams {
-            generator.set_class(stream, self.class_of(first + stream))?;
-            match &self.spot {
-                Some(spot) => generator.go_to(stream, spot)?,
-                None => generator.hear(stream, &self.prompt)?,
+            let class = self.class_of(first + stream);
+            // Each class hears the prompt once.
+            match heard.get(class).cloned().flatten() {
+                Some(spot) => generator.go_to(stream, &Spot { class, ..spot })?,
+                None => {
+                    generator.set_class(stream, class)?;
+                    generator.hear(stream, &self.prompt)?;
+                    heard[class] = generator.spot(stream);
+                }
             }
         }
         Ok(generator)
+    }
+
+    /// A WAV of this call's length.
+    fn begin<W: Write>(&self, out: W, name: &str) -> Result<WavStream<W>> {
+        WavStream::begin(out, name, self.rate, 1, self.prompt.len() + self.samples, self.depth())
     }
 
     fn class_of(&self, sound: usize) -> usize {
@@ -149,7 +164,7 @@ impl<'a> Run<'a> {
     fn one(&self) -> Result<()> {
         let mut generator = self.open(0, 1)?;
         if self.output == pipe() {
-            self.write(&mut generator, std::io::stdout().lock(), "standard output")?;
+            closed(self.write(&mut generator, std::io::stdout().lock(), "standard output"))?;
         } else {
             let name = self.output.display().to_string();
             write_whole(self.output, |writer| self.write(&mut generator, writer, &name))?;
@@ -158,8 +173,7 @@ impl<'a> Run<'a> {
     }
 
     fn write(&self, generator: &mut Generator, out: impl Write, name: &str) -> Result<()> {
-        let frames = self.prompt.len() + self.samples;
-        let mut wav = WavStream::begin(out, name, self.rate, 1, frames, self.depth())?;
+        let mut wav = self.begin(out, name)?;
         self.make(generator, |sound| wav.push(&[&sound[0]]))?;
         wav.finish().map(|_| ())
     }
@@ -169,8 +183,9 @@ impl<'a> Run<'a> {
         let folder = self.output;
         could_be_folder(folder)?;
         std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
-        for first in (0..self.args.count).step_by(STREAMS) {
-            let streams = STREAMS.min(self.args.count - first);
+        let together = (ROOM / (self.prompt.len() + self.samples)).clamp(1, STREAMS);
+        for first in (0..self.args.count).step_by(together) {
+            let streams = together.min(self.args.count - first);
             let mut sounds = vec![Vec::with_capacity(self.prompt.len() + self.samples); streams];
             self.make(&mut self.open(first, streams)?, |parts| {
                 sounds.iter_mut().zip(parts).for_each(|(sound, part)| sound.extend(part));
@@ -180,8 +195,7 @@ impl<'a> Run<'a> {
                 let path = folder.join(self.name(i));
                 let name = path.display().to_string();
                 write_whole(&path, |out| {
-                    let depth = self.depth();
-                    let mut wav = WavStream::begin(out, &name, self.rate, 1, sound.len(), depth)?;
+                    let mut wav = self.begin(out, &name)?;
                     wav.push(&[sound])?;
                     wav.finish()
                 })?;
@@ -210,6 +224,15 @@ fn class(config: &GeneratorConfig, name: &str) -> Result<usize> {
     };
     let found = config.classes.iter().position(|class| class == name);
     found.ok_or_else(|| Error::input("--class", known(), name))
+}
+
+/// Refuses a generator of other tokens than mu-law's.
+pub fn of_mu_law(config: &GeneratorConfig) -> Result<()> {
+    if config.vocabulary == LEVELS {
+        return Ok(());
+    }
+    let got = format!("one of {} tokens", config.vocabulary);
+    Err(Error::input("model", format!("a generator of mu-law's {LEVELS} tokens"), got))
 }
 
 /// A sound as a model of this rate hears it, the mean of its channels, resampled; and its own rate.

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 
 use tokenizers::Tokenizer;
 
-use super::{Args, pipe};
+use super::{Args, closed, pipe};
 use crate::audio::write_whole;
 use crate::cli::exit::Tally;
 use crate::cli::stop;
@@ -40,6 +40,7 @@ pub fn run(args: &Args, model: &Model) -> Result<Tally> {
         return Err(Error::input("--count of texts", "1", args.count.to_string()));
     }
     let vocabulary = model.plan.value(model.plan.output).width;
+    args.check_save(args.output.as_deref().unwrap_or_else(|| pipe()))?;
     let words = Words::beside(Path::new(&args.model), vocabulary)?;
     let text = match args.prompt.as_ref().map(|text| text.to_str()) {
         None => "",
@@ -63,9 +64,12 @@ pub fn run(args: &Args, model: &Model) -> Result<Tally> {
     match args.output.as_deref() {
         Some(path) if path != pipe() => {
             let name = path.display().to_string();
-            write_whole(path, |out| words.write(&mut generator, text, most, out, &name))?;
+            write_whole(path, |out| words.write(&mut generator, (text, &prompt), most, out, &name))?;
         }
-        _ => words.write(&mut generator, text, most, &mut std::io::stdout().lock(), "standard output")?,
+        _ => {
+            let out = &mut std::io::stdout().lock();
+            closed(words.write(&mut generator, (text, &prompt), most, out, "standard output"))?;
+        }
     }
     args.save(model, &generator)?;
     Ok(Tally::ONE)
@@ -74,7 +78,7 @@ pub fn run(args: &Args, model: &Model) -> Result<Tally> {
 impl Words {
     /// What lies beside a model's file: STEM.tokenizer.json, or tokenizer.json.
     fn beside(model: &Path, vocabulary: usize) -> Result<Self> {
-        let places = [model.with_extension("tokenizer.json"), model.with_file_name("tokenizer.json")];
+        let places = [tokenizer_of(model), model.with_file_name("tokenizer.json")];
         match places.iter().find(|place| place.is_file()) {
             Some(path) => {
                 let read = Tokenizer::from_file(path).map_err(|e| broken(path, e))?;
@@ -99,11 +103,11 @@ impl Words {
         }
     }
 
-    /// The prompt and what follows, each piece as soon as it is whole.
+    /// The prompt and what follows, each piece as soon as it is whole; a last character that is not whole is left out.
     fn write(
         &self,
         generator: &mut Generator,
-        prompt: &str,
+        (text, prompt): (&str, &[u32]),
         most: usize,
         out: &mut dyn Write,
         name: &str,
@@ -111,14 +115,20 @@ impl Words {
         let mut put = |bytes: &[u8]| {
             out.write_all(bytes).and_then(|()| out.flush()).map_err(|e| Error::io("write", name, e))
         };
-        put(prompt.as_bytes())?;
+        put(text.as_bytes())?;
         let mut stream = match self {
             Self::Pieces(words) => Some(words.decode_stream(true)),
             Self::Bytes => None,
         };
-        for _ in 0..most {
+        // What follows is told as what follows the prompt: with the space between, where there is one.
+        if let Some(stream) = &mut stream {
+            for token in prompt {
+                stream.step(*token).map_err(|e| broken(Path::new("decoding"), e))?;
+            }
+        }
+        for left in (0..most).rev() {
             if stop::flag()?.load(Ordering::Relaxed) {
-                break;
+                return Err(Error::Stopped(format!("{} of {most} tokens were not made", left + 1)));
             }
             let mut token = [0];
             generator.generate(&mut token)?;
@@ -135,6 +145,12 @@ impl Words {
         }
         put(b"\n")
     }
+}
+
+/// Where a model's own tokenizer lies: mamba.tokenizer.json of mamba.safetensors.
+pub fn tokenizer_of(model: &Path) -> PathBuf {
+    let name = model.file_name().unwrap_or_default().to_string_lossy();
+    model.with_file_name(format!("{}.tokenizer.json", name.strip_suffix(".safetensors").unwrap_or(&name)))
 }
 
 fn is_special(words: &Tokenizer, token: u32) -> bool {

@@ -198,7 +198,10 @@ fn weights_of(model: &Model, plan: &Plan) -> Result<Weights> {
 fn begun_from(card: &Card, weights: &Weights, about: &About) -> String {
     let (name, hash) = (&card.name, hash_of(weights).to_hex());
     let hash = &hash[..16];
-    match card.data.strip_prefix(about.data.as_str()) {
+    let before = card.data.strip_prefix(about.data.as_str()).filter(|rest| {
+        !about.data.is_empty() && (rest.is_empty() || rest.starts_with(" Begun with the weights of "))
+    });
+    match before {
         Some(before) if card.licence == about.licence => {
             format!(" Begun with the weights of {name}, of the same data and licence, BLAKE3 {hash}.{before}")
         }
@@ -305,6 +308,10 @@ mod tests {
         assert_eq!(second, format!("{same}{first}"));
         let third = begun_from(&card(format!("Birds.{second}")), &weights, &about);
         assert_eq!(third, format!("{same}{same}{first}"));
+        let more = begun_from(&card("Birds. And bells.".into()), &weights, &about);
+        assert!(more.contains("(Birds. And bells.; licence: MIT)"), "{more}");
+        let unsaid = begun_from(&card("Bells.".into()), &weights, &About::default());
+        assert!(unsaid.contains("(Bells.; licence: MIT)"), "{unsaid}");
     }
 
     fn plan() -> Plan {
