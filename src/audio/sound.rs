@@ -78,6 +78,16 @@ impl Sound {
         self.rate.seconds(self.frames())
     }
 
+    /// The mean of the channels.
+    pub fn middle(&self) -> Vec<f32> {
+        let share = 1.0 / self.channels.len() as f32;
+        let mut sum = vec![0.0; self.frames()];
+        for channel in &self.channels {
+            sum.iter_mut().zip(channel).for_each(|(sum, x)| *sum += share * x);
+        }
+        sum
+    }
+
     /// The samples, given away.
     pub fn into_channels(self) -> Vec<Vec<f32>> {
         self.channels

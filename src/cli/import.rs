@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use super::exit::Tally;
-use super::generate::text::tokenizer_of;
 use super::print;
+use super::tokens::tokenizer_of;
 use crate::audio::write_whole;
 use crate::{Error, Result};
 

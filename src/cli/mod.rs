@@ -19,6 +19,7 @@ pub mod picture;
 mod print;
 mod process;
 mod stop;
+mod tokens;
 #[cfg(feature = "train")]
 mod train;
 

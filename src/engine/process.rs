@@ -100,7 +100,7 @@ impl<'m> Processor<'m> {
         let (inside, latency) = (resample(sound, self.rate)?, self.model.latency());
         let mut wet = match self.options.stereo {
             Stereo::Linked if sound.channel_count() > 1 => {
-                let middle = middle(inside.channels());
+                let middle = inside.middle();
                 let kept = self.filter(std::slice::from_ref(&middle))?;
                 linked(inside.channels(), &middle, kept.first().map_or(&[], Vec::as_slice), latency)
             }
@@ -157,16 +157,6 @@ impl<'m> Processor<'m> {
         }
         Ok(out)
     }
-}
-
-/// The mean of the channels.
-fn middle(channels: &[Vec<f32>]) -> Vec<f32> {
-    let share = 1.0 / channels.len() as f32;
-    let mut sum = vec![0.0; channels.first().map_or(0, Vec::len)];
-    for channel in channels {
-        sum.iter_mut().zip(channel).for_each(|(sum, x)| *sum += share * x);
-    }
-    sum
 }
 
 /// Every channel, `latency` late, without what the model took from the middle.

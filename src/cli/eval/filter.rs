@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::Args;
+use super::{Args, files};
 use crate::audio::{SampleRate, Sound, read_path, resample};
 use crate::cli::exit::{Tally, complain};
 use crate::cli::{SCHEMA, print};
@@ -84,22 +84,17 @@ fn pairs(noisy: &Path, clean: &Path) -> Result<Vec<(PathBuf, PathBuf)>> {
     Ok(pairs)
 }
 
-/// The files of a folder by name without extension; hidden ones are left out.
+/// The files of a folder by name without extension.
 fn by_stem(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
-    let failed = |e| Error::io("list", folder, e);
-    let mut files = BTreeMap::new();
-    for entry in std::fs::read_dir(folder).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        let Some(stem) = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()) else { continue };
-        if stem.starts_with('.') || !path.is_file() {
-            continue;
-        }
-        if let Some(other) = files.insert(stem, path.clone()) {
+    let mut stems = BTreeMap::new();
+    for path in files(folder)? {
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        if let Some(other) = stems.insert(stem, path.clone()) {
             let what = format!("{} and {}", other.display(), path.display());
             return Err(Error::input(what, "names that differ before the extension", "one name"));
         }
     }
-    Ok(files)
+    Ok(stems)
 }
 
 fn measure(

@@ -4,15 +4,14 @@
 //! model has classes, a file is of the class that its name begins with. The mean is over files; its interval is of their bootstrap
 //! (Efron 1979; 2,000 draws, 95%).
 
-use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::Serialize;
 
-use super::Args;
+use super::{Args, files};
 use crate::audio::SampleRate;
 use crate::cli::exit::{Tally, complain};
-use crate::cli::generate::sound::{heard, of_mu_law};
+use crate::cli::tokens::{heard, of_mu_law};
 use crate::cli::{SCHEMA, print};
 use crate::engine::{Generator, GeneratorOptions, Spot};
 use crate::model::{GeneratorConfig, Model};
@@ -104,21 +103,6 @@ pub fn run(args: &Args, model: &Model, config: &GeneratorConfig) -> Result<Tally
         print::text(&table(&document))?
     }
     Ok(tally)
-}
-
-/// The files of a folder in order of name; hidden ones are left out.
-fn files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let failed = |e| Error::io("list", folder, e);
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        let hidden = path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
-        if path.is_file() && !hidden {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
 }
 
 /// Nats of a whole file, from the beginning.

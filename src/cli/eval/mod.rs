@@ -5,7 +5,7 @@
 mod filter;
 mod generator;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::exit::Tally;
 use super::named;
@@ -38,4 +38,19 @@ pub fn run(args: &Args) -> Result<Tally> {
             Err(Error::input(format!("model {}", args.model), "a filter or a generator of sound", "language"))
         }
     }
+}
+
+/// The files of a folder in order of name; hidden ones are left out.
+fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let failed = |e| Error::io("list", folder, e);
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let hidden = path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
+        if path.is_file() && !hidden {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
 }

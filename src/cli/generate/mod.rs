@@ -2,8 +2,8 @@
 //!
 //! [`sound`] is for generators, [`text`] for language models.
 
-pub mod sound;
-pub mod text;
+mod sound;
+mod text;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -81,20 +81,21 @@ pub fn run(args: &Args) -> Result<Tally> {
     match &model.config {
         Config::Generator(config) => sound::run(args, &model, config),
         Config::Language(_) => text::run(args, &model),
-        Config::Filter(_) => {
-            let expected = "a generator or a language model (process runs a filter)";
-            Err(Error::input(format!("model {}", args.model), expected, model.config.kind()))
-        }
+        // Refused there.
+        Config::Filter(_) => args.open(&model, 0, 1).map(|_| Tally::default()),
     }
 }
 
 impl Args {
     /// A generator of streams `first` and following, with this call's seed and sampling.
     fn open(&self, model: &Model, first: u64, streams: usize) -> Result<Generator> {
+        let options = GeneratorOptions { sampling: self.sampling(), seed: self.seed, streams, first };
+        Generator::open(model, options)
+    }
+
+    fn sampling(&self) -> Sampling {
         let Self { temperature, top_k, top_p, .. } = *self;
-        let sampling =
-            if self.greedy { Sampling::Greedy } else { Sampling::Random { temperature, top_k, top_p } };
-        Generator::open(model, GeneratorOptions { sampling, seed: self.seed, streams, first })
+        if self.greedy { Sampling::Greedy } else { Sampling::Random { temperature, top_k, top_p } }
     }
 
     /// Where --state says to go on from.

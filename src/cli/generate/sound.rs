@@ -11,11 +11,13 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::{Args, closed, pipe};
-use crate::audio::mu_law::{LEVELS, decode, encode};
-use crate::audio::{SampleRate, WavDepth, WavStream, could_be_folder, read_path, resample, write_whole};
+use crate::audio::mu_law::{LEVELS, decode};
+use crate::audio::{SampleRate, WavDepth, WavStream, could_be_folder, write_whole};
 use crate::cli::exit::{Tally, complain};
+use crate::cli::tokens::{heard, of_mu_law};
 use crate::cli::{print, stop};
 use crate::engine::{Generator, Spot};
+use crate::exec::Sampler;
 use crate::model::{GeneratorConfig, Model};
 use crate::{Error, Result};
 
@@ -104,7 +106,7 @@ impl<'a> Run<'a> {
         let class = class.or(spot.as_ref().map(|spot| spot.class));
         let run = Self { args, output, model, config, rate, class, prompt, samples, spot };
         // What is out of range is said before anything is made.
-        run.args.open(model, 0, 1)?;
+        Sampler::open(args.sampling(), args.seed, LEVELS)?;
         run.begin(std::io::sink(), &output.display().to_string())?;
         Ok(run)
     }
@@ -224,23 +226,4 @@ fn class(config: &GeneratorConfig, name: &str) -> Result<usize> {
     };
     let found = config.classes.iter().position(|class| class == name);
     found.ok_or_else(|| Error::input("--class", known(), name))
-}
-
-/// Refuses a generator of other tokens than mu-law's.
-pub fn of_mu_law(config: &GeneratorConfig) -> Result<()> {
-    if config.vocabulary == LEVELS {
-        return Ok(());
-    }
-    let got = format!("one of {} tokens", config.vocabulary);
-    Err(Error::input("model", format!("a generator of mu-law's {LEVELS} tokens"), got))
-}
-
-/// A sound as a model of this rate hears it, the mean of its channels, resampled; and its own rate.
-pub fn heard(path: &Path, rate: SampleRate) -> Result<(Vec<u32>, SampleRate)> {
-    let sound = read_path(path)?;
-    let own = sound.rate();
-    let sound = resample(&sound, rate)?;
-    let share = 1.0 / sound.channel_count() as f32;
-    let mean = |n: usize| share * sound.channels().iter().map(|channel| channel[n]).sum::<f32>();
-    Ok(((0..sound.frames()).map(|n| encode(mean(n))).collect(), own))
 }

@@ -16,6 +16,7 @@ use super::{Args, closed, pipe};
 use crate::audio::write_whole;
 use crate::cli::exit::Tally;
 use crate::cli::stop;
+use crate::cli::tokens::tokenizer_of;
 use crate::engine::Generator;
 use crate::model::Model;
 use crate::{Error, Result};
@@ -98,7 +99,12 @@ impl Words {
             Self::Bytes => Ok(text.bytes().map(u32::from).collect()),
             Self::Pieces(words) => {
                 let encoded = words.encode(text, true).map_err(|e| broken(Path::new("prompt"), e))?;
-                Ok(encoded.get_ids().to_vec())
+                let mut tokens = encoded.get_ids().to_vec();
+                // A text that is to go on has no end yet, whatever the tokenizer adds.
+                while tokens.len() > 1 && tokens.last().is_some_and(|token| is_special(words, *token)) {
+                    tokens.pop();
+                }
+                Ok(tokens)
             }
         }
     }
@@ -145,12 +151,6 @@ impl Words {
         }
         put(b"\n")
     }
-}
-
-/// Where a model's own tokenizer lies: mamba.tokenizer.json of mamba.safetensors.
-pub fn tokenizer_of(model: &Path) -> PathBuf {
-    let name = model.file_name().unwrap_or_default().to_string_lossy();
-    model.with_file_name(format!("{}.tokenizer.json", name.strip_suffix(".safetensors").unwrap_or(&name)))
 }
 
 fn is_special(words: &Tokenizer, token: u32) -> bool {

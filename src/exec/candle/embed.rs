@@ -6,10 +6,14 @@ use super::columns::packed;
 #[cfg(feature = "train-cuda")]
 use super::cuda;
 
-/// Which row of the table each token chooses: ⌊token/unit⌋ mod V.
-pub(super) fn chosen(tokens: &Tensor, unit: usize, table: &Tensor) -> Result<Tensor> {
+/// Which row of the table each token, below `all`, chooses: ⌊token/unit⌋ mod V. A token beyond them is one beyond a table: refused there.
+pub(super) fn chosen(tokens: &Tensor, all: usize, unit: usize, table: &Tensor) -> Result<Tensor> {
     let number = |n: usize| Tensor::new(n as u32, tokens.device());
     let digits = if unit == 1 { tokens.clone() } else { tokens.broadcast_div(&number(unit)?)? };
+    // The last thing that a token says has nothing above it.
+    if unit * table.dim(0)? == all {
+        return Ok(digits);
+    }
     let rows = number(table.dim(0)?)?;
     digits.sub(&digits.broadcast_div(&rows)?.broadcast_mul(&rows)?)
 }

@@ -200,8 +200,11 @@ impl Pass<'_> {
 
     fn embed(&self, table: ParamId, unit: usize, input: CandleInput<'_>) -> Candle<Done> {
         let CandleInput::Tokens(tokens) = input else { bail!("expected tokens, got samples") };
-        plain(embed::embed(self.param(table), &embed::chosen(tokens, unit, self.param(table))?))
-            .map(|(y, kept)| (Some(y), kept))
+        let (table, Input::Tokens(all)) = (self.param(table), self.model.plan.input) else {
+            bail!("expected a plan of tokens")
+        };
+        let chosen = embed::chosen(tokens, all, unit, table)?;
+        plain(embed::embed(table, &chosen)).map(|(y, kept)| (Some(y), kept))
     }
 
     /// The ops over a history: see [`history`].

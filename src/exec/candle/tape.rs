@@ -16,7 +16,7 @@ use super::run::{continuous, inputs, shape, view};
 use super::scan::{Scanned, scan_back};
 use super::tensors::width;
 use super::{CandleModel, elementwise, embed, linear, train_error};
-use crate::plan::{Dynamics, Op, OpKind, ParamId, Plan, Scan, View};
+use crate::plan::{Dynamics, Input, Op, OpKind, ParamId, Plan, Scan, View};
 use crate::{Error, Result};
 
 /// What the way back needs of an op beside the values that it read.
@@ -183,9 +183,11 @@ impl Back<'_> {
         };
         match (&op.kind, kept) {
             (OpKind::Embed { table, unit }, _) => {
-                let Some(tokens) = self.tokens else { bail!("expected tokens") };
+                let (Some(tokens), Input::Tokens(all)) = (self.tokens, model.plan.input) else {
+                    bail!("expected tokens")
+                };
                 let table_of = model.param(*table);
-                let chosen = embed::chosen(tokens, *unit, table_of)?;
+                let chosen = embed::chosen(tokens, all, *unit, table_of)?;
                 self.param(*table, embed::embed_back(table_of, &chosen, &g)?)
             }
             (OpKind::Linear { weight, bias, act }, Kept::Linear(products)) => {
