@@ -412,7 +412,7 @@ def associative():
     return run
 
 
-WORK = [(8, 256, 16000), (1, 256, 131072), (1, 128, 1 << 20), (8, 1024, 4096)]
+WORK = [(8, 256, 16000), (1, 256, 131072), (1, 128, 1 << 17), (1, 128, 1 << 20), (8, 1024, 4096)]
 # FP32 instructions a state and row: Δ·A, B·x, the recurrence, C·h; and, backward, these but the last again, g, B̄, C̄, x̄, Ā (2), Δ̄, ē·g.
 FORWARD_FP32, BACKWARD_FP32 = 4, 3 + 8
 
