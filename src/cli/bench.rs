@@ -60,8 +60,11 @@ struct Figures {
 #[derive(Serialize)]
 struct Timing {
     rows: usize,
+    /// The median over calls; of tiers whose work comes in bursts, over the means of as many calls as make a period.
     us_per_row: f64,
     p99_us_per_row: f64,
+    /// The slowest call of a thousand.
+    p999_us_per_row: f64,
     gflops: f64,
     /// What the machine's limits leave at least, and its share of the time taken.
     floor_us_per_row: f64,
@@ -130,16 +133,17 @@ fn measure(name: &str, plan: &Plan, weights: &Weights, floors: &Floors, seconds:
     for rows in [1, 16, 64, 512] {
         let mut cpu = Cpu::open(plan, weights, Limits { max_rows: rows, max_streams: 1 });
         let mut calls = time_calls(&mut cpu, rows, seconds);
-        calls.sort_by(f64::total_cmp);
-        let at =
-            |share: f64| calls.get((share * (calls.len() - 1) as f64) as usize).copied().unwrap_or(f64::NAN);
-        let us_per_row = 1e6 * at(0.5) / rows as f64;
-        let p99_us_per_row = 1e6 * at(0.99) / rows as f64;
+        let means = calls.chunks_exact(plan.period().div_ceil(rows));
+        let mut means: Vec<f64> = means.map(|of| of.iter().sum::<f64>() / of.len() as f64).collect();
+        let us = |share: f64, of: &mut [f64]| 1e6 * quantile(share, of) / rows as f64;
+        let us_per_row = us(0.5, &mut means);
+        let (p99_us_per_row, p999_us_per_row) = (us(0.99, &mut calls), us(0.999, &mut calls));
         let floor_us_per_row = work.floor_us_per_row(floors, rows);
         timings.push(Timing {
             rows,
             us_per_row,
             p99_us_per_row,
+            p999_us_per_row,
             gflops: flop / us_per_row / 1e3,
             floor_us_per_row,
             share_of_floor: floor_us_per_row / us_per_row,
@@ -158,7 +162,13 @@ fn measure(name: &str, plan: &Plan, weights: &Weights, floors: &Floors, seconds:
     Figures { model, parameters, weight_bytes, read_gb_per_s, rows: timings, long_over_single, ops }
 }
 
-/// Seconds of each call of `rows` rows, for `seconds` in all, at least five.
+/// What this share of the values is at most.
+fn quantile(share: f64, values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get((share * values.len().saturating_sub(1) as f64) as usize).copied().unwrap_or(f64::NAN)
+}
+
+/// Seconds of each call of `rows` rows, for `seconds` in all, at least five and a period's.
 fn time_calls(cpu: &mut Cpu, rows: usize, seconds: f64) -> Vec<f64> {
     let (input, width) = (cpu.plan().input, cpu.plan().value(cpu.plan().output).width);
     let wave = |n: usize| ((n * 7919 % 1000) as f32 / 1000.0 - 0.5) * 0.4;
@@ -172,7 +182,8 @@ fn time_calls(cpu: &mut Cpu, rows: usize, seconds: f64) -> Vec<f64> {
     };
     let rows_in = if samples.is_empty() { Rows::Tokens(&tokens) } else { Rows::Samples(&samples) };
     let (mut output, mut calls, begun) = (vec![0.0; rows * width], Vec::new(), Instant::now());
-    while calls.len() < 5 || begun.elapsed().as_secs_f64() < seconds {
+    let least = cpu.plan().period().max(5);
+    while calls.len() < least || begun.elapsed().as_secs_f64() < seconds {
         let start = Instant::now();
         if cpu.advance(&[Feed { stream: 0, rows }], rows_in, &mut output).is_err() {
             break;
@@ -216,10 +227,11 @@ fn page(document: &Document) -> String {
         );
         for t in &figures.rows {
             text += &format!(
-                "  {:>4} rows a call: {:>10.3} µs a row (99%: {:.3}), {:.1} GFLOP/s, floor {:.3} µs: {:.0}%\n",
+                "  {:>4} rows a call: {:>10.3} µs a row (99%: {:.3}, 99.9%: {:.3}), {:.1} GFLOP/s, floor {:.3} µs: {:.0}%\n",
                 t.rows,
                 t.us_per_row,
                 t.p99_us_per_row,
+                t.p999_us_per_row,
                 t.gflops,
                 t.floor_us_per_row,
                 100.0 * t.share_of_floor

@@ -216,7 +216,7 @@ impl Generator {
     }
 
     /// Where a stream is; none where a text has not begun.
-    pub fn spot(&self, stream: usize) -> Option<Spot> {
+    pub fn spot(&mut self, stream: usize) -> Option<Spot> {
         let (last, class) = (self.last.get(stream).copied()??, self.class.get(stream).copied()?);
         Some(Spot { state: self.cpu.save(stream), last, class: class as usize })
     }

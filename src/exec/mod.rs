@@ -53,8 +53,8 @@ pub trait Executor {
     /// Makes `state` what `reset` goes back to, and resets all streams.
     fn set_initial(&mut self, state: &State) -> Result<()>;
 
-    /// A stream's state as a value.
-    fn save(&self, stream: usize) -> State;
+    /// A stream's state as a value; what was left to do late is done first.
+    fn save(&mut self, stream: usize) -> State;
 
     /// Continues a stream from a saved state.
     fn restore(&mut self, stream: usize, state: &State) -> Result<()>;

@@ -415,7 +415,7 @@ impl<F: Scalar> Executor for Reference<F> {
         Ok(())
     }
 
-    fn save(&self, stream: usize) -> State {
+    fn save(&mut self, stream: usize) -> State {
         let slots = self.streams[stream].slots.iter().map(|s| s.iter().map(|x| x.to()).collect()).collect();
         let mut state = State::zero(&self.plan);
         (state.position, state.slots) = (self.streams[stream].position, slots);

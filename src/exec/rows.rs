@@ -155,6 +155,28 @@ impl RowTable {
         }
     }
 
+    /// Fills the table with another's rows of the tiers whose period is at least `period`, and none of the tiers outside.
+    pub fn take_late(&mut self, other: &Self, period: usize) {
+        for ((own, spans), from) in self.periods.iter().zip(&mut self.spans).zip(&other.spans) {
+            spans.clear();
+            let rows = |span: &Span| if *own < period { 0 } else { span.rows };
+            spans.extend(from.iter().map(|span| Span { rows: rows(span), ..*span }));
+        }
+    }
+
+    /// Counts rows of those tiers as completed up to those that `late`, if any, has yet to compute, and none as of this pass.
+    pub fn hold_back(&mut self, period: usize, late: Option<&Self>) {
+        let tiers = self.periods.iter().zip(&mut self.spans).enumerate().filter(|(_, (own, _))| **own >= period);
+        for (tier, (_, spans)) in tiers {
+            let of_tier = late.and_then(|late| late.spans.get(tier)).map_or(&[][..], Vec::as_slice);
+            for span in spans {
+                let waiting = of_tier.iter().find(|of| of.stream == span.stream).map_or(0, |of| of.rows);
+                span.completed = (span.completed + span.rows as u64).saturating_sub(waiting as u64);
+                span.rows = 0;
+            }
+        }
+    }
+
     /// The spans of the tier that a value belongs to.
     pub fn spans(&self, value: ValueId) -> &[Span] {
         let tier = self.tier_of_value.get(value.0).copied().unwrap_or(0);

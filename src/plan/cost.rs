@@ -21,6 +21,8 @@ pub struct Cost {
 #[derive(Clone, Debug)]
 pub struct PlanCost {
     rows: Vec<(String, &'static str, String, usize, Cost)>,
+    /// Periods of pipelined tiers, and over how many input rows the work of a row is spread.
+    windows: Vec<(usize, usize)>,
 }
 
 impl Plan {
@@ -31,7 +33,8 @@ impl Plan {
             let shape = format!("{}→{}", widths.join("+"), self.value(op.output).width);
             (op.name.clone(), op.kind.name(), shape, self.tier(op).period, self.op_cost(op))
         };
-        PlanCost { rows: self.ops.iter().map(row).collect() }
+        let windows = self.pipelined().iter().map(|tier| (tier.period, tier.window)).collect();
+        PlanCost { rows: self.ops.iter().map(row).collect(), windows }
     }
 
     fn op_cost(&self, op: &Op) -> Cost {
@@ -126,7 +129,10 @@ impl fmt::Display for PlanCost {
             self.flop_per_row(),
             self.weight_bytes(),
             self.state_bytes()
-        )
+        )?;
+        self.windows.iter().try_for_each(|(period, window)| {
+            write!(f, "\na row of period {period} is computed over the {window} input rows after it fell due")
+        })
     }
 }
 

@@ -23,6 +23,7 @@ mod cost;
 mod discretise;
 mod draws;
 mod op;
+mod pipelined;
 mod weights;
 
 pub use builder::PlanBuilder;
@@ -32,6 +33,7 @@ pub use discretise::{Coefficients, coefficients};
 pub(crate) use discretise::{Complex, discretise, discretise_back};
 pub use draws::Draws;
 pub use op::{Act, Dynamics, NormKind, Op, OpKind, Rule, Scan};
+pub use pipelined::Pipelined;
 pub use weights::{Init, Weights};
 
 /// A value's number: its place in [`Plan::values`].

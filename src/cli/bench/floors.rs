@@ -6,7 +6,8 @@
 //! floor = max(T·FLOP / multiply-adds, bytes of weights / reads) + T·scan elements / scan rate
 //! ```
 //!
-//! where reads are those of a buffer as large as the model's weights, and FLOP those outside the scans. The share is floor over
+//! where reads are those of a buffer as large as the model's weights, FLOP those outside the scans, and all three those of the tiers that fall
+//! due, in the mean: a tier of period P reads its weights in min(1, T/P) of the calls. The share is floor over
 //! measured. It leaves out norms, activations, the convolution's history and what each op costs to begin.
 
 use serde::Serialize;
@@ -49,8 +50,8 @@ pub struct Work {
     flop: f64,
     /// Scan elements of an input row.
     elements: f64,
-    /// Bytes of packed weights.
-    bytes: f64,
+    /// Bytes of packed weights, with the period at which they are read.
+    bytes: Vec<(usize, f64)>,
     /// Reads of a buffer of that size, thousand millions of bytes a second.
     pub read_gb_per_s: f64,
 }
@@ -66,13 +67,16 @@ impl Work {
             }
         }
         let read_gb_per_s = probes::reads(Isa::best(), weight_bytes);
-        Self { flop, elements, bytes: weight_bytes as f64, read_gb_per_s }
+        let packed = weight_bytes as f64 / plan.cost().weight_bytes().max(1) as f64;
+        let bytes = plan.cost().ops().map(|(_, period, cost)| (period, packed * cost.weight_bytes as f64)).collect();
+        Self { flop, elements, bytes, read_gb_per_s }
     }
 
     /// Microseconds a row, at least, in calls of `rows` rows.
     pub fn floor_us_per_row(&self, floors: &Floors, rows: usize) -> f64 {
         let arithmetic = self.flop / floors.gflops;
-        let reading = self.bytes / self.read_gb_per_s / rows as f64;
+        let read: f64 = self.bytes.iter().map(|(period, bytes)| bytes / (*period).max(rows) as f64).sum();
+        let reading = read / self.read_gb_per_s;
         (arithmetic.max(reading) + self.elements / floors.scan_g_per_s) / 1e3
     }
 }

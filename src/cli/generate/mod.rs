@@ -108,7 +108,7 @@ impl Args {
     }
 
     /// Writes where a generator's only stream is, if --save-state asks for it.
-    fn save(&self, model: &Model, generator: &Generator) -> Result<()> {
+    fn save(&self, model: &Model, generator: &mut Generator) -> Result<()> {
         let (Some(path), Some(spot)) = (&self.save_state, generator.spot(0)) else { return Ok(()) };
         let bytes = spot.to_bytes(&model.plan)?;
         write_whole(path, |writer| writer.write_all(&bytes).map_err(|e| Error::io("write", path, e)))

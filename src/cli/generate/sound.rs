@@ -171,7 +171,7 @@ impl<'a> Run<'a> {
             let name = self.output.display().to_string();
             write_whole(self.output, |writer| self.write(&mut generator, writer, &name))?;
         }
-        self.args.save(self.model, &generator)
+        self.args.save(self.model, &mut generator)
     }
 
     fn write(&self, generator: &mut Generator, out: impl Write, name: &str) -> Result<()> {

@@ -72,7 +72,7 @@ pub fn run(args: &Args, model: &Model) -> Result<Tally> {
             closed(words.write(&mut generator, (text, &prompt), most, out, "standard output"))?;
         }
     }
-    args.save(model, &generator)?;
+    args.save(model, &mut generator)?;
     Ok(Tally::ONE)
 }
 

@@ -44,6 +44,7 @@ mod neon;
 #[cfg(all(test, not(target_arch = "aarch64")))]
 mod neon_model;
 mod pack;
+mod pipeline;
 mod portable;
 pub mod probes;
 mod program;
@@ -57,10 +58,13 @@ pub use isa::Isa;
 
 use self::buffer::Aligned;
 use self::kernels::Pass;
+use self::pipeline::Level;
 use self::program::{Program, Slot};
-use super::{Executor, Feed, Limits, Misuse, RowTable, Rows, State};
+use std::ops::Range;
+
+use super::{Executor, Feed, Limits, Misuse, RowTable, Rows, Span, State};
 use crate::Result;
-use crate::plan::{Input, Plan, Weights};
+use crate::plan::{Input, Plan, ValueId, Weights};
 
 /// The CPU executor.
 pub struct Cpu {
@@ -75,7 +79,8 @@ pub struct Cpu {
     states: Aligned,
     positions: Vec<u64>,
     initial_position: u64,
-    table: RowTable,
+    /// What runs at once, with the rows of the current pass, and what runs late.
+    levels: Vec<Level>,
     tokens: Vec<u32>,
     /// Rows already run of each feed of the current call.
     done: Vec<usize>,
@@ -102,7 +107,7 @@ impl Cpu {
             states,
             positions: vec![0; limits.max_streams],
             initial_position: 0,
-            table: RowTable::new(plan, limits.max_streams),
+            levels: pipeline::levels(plan, limits.max_streams),
             tokens: Vec::with_capacity(tile.saturating_mul(limits.max_streams)),
             done: vec![0; limits.max_streams],
             plan: plan.clone(),
@@ -133,22 +138,38 @@ impl Cpu {
         (self.tile * (self.limits.max_streams / fed.max(1))).min(self.limits.max_rows)
     }
 
-    /// One pass: at most [`rows_a_pass`](Self::rows_a_pass) of each feed. Returns false when nothing is left.
-    fn pass(&mut self, feeds: &[Feed], input: Rows<'_>, output: &mut [f32]) -> bool {
+    /// The rows of the current pass.
+    fn table(&self) -> Option<&RowTable> {
+        self.levels.first().map(|now| &now.table)
+    }
+
+    fn spans(&self, value: ValueId) -> &[Span] {
+        self.table().map_or(&[], |table| table.spans(value))
+    }
+
+    /// One pass: at most [`rows_a_pass`](Self::rows_a_pass) of each feed. Returns false when nothing is left. With `late`, pipelined tiers
+    /// only begin.
+    fn pass(&mut self, feeds: &[Feed], input: Rows<'_>, output: &mut [f32], late: bool) -> bool {
         let max = self.rows_a_pass(feeds.len());
         let (positions, done) = (&self.positions, &self.done);
         let part = feeds.iter().enumerate().map(|(i, feed)| {
             let rows = (feed.rows - done.get(i).copied().unwrap_or(0)).min(max);
             (feed.stream, positions.get(feed.stream).copied().unwrap_or(0), rows)
         });
-        self.table.fill(part);
-        if self.table.total(self.plan.output) == 0 {
+        let Some(now) = self.levels.first_mut() else { return false };
+        now.table.fill(part);
+        if now.table.total(self.plan.output) == 0 {
             return false;
         }
         self.take(feeds, input);
-        self.run(0..self.program.steps.len());
+        if late {
+            self.go(0, 0..usize::MAX);
+        } else {
+            self.run(0, 0..self.program.steps.len());
+        }
         self.give(feeds, output);
-        for ((feed, done), span) in feeds.iter().zip(&mut self.done).zip(self.table.spans(self.plan.output)) {
+        let Some(now) = self.levels.first() else { return false };
+        for ((feed, done), span) in feeds.iter().zip(&mut self.done).zip(now.table.spans(self.plan.output)) {
             *done += span.rows;
             if let Some(position) = self.positions.get_mut(feed.stream) {
                 *position += span.rows as u64;
@@ -157,14 +178,15 @@ impl Cpu {
         true
     }
 
-    /// Runs some of the steps over the rows in the table.
-    fn run(&mut self, steps: std::ops::Range<usize>) {
+    /// Runs some of the program's steps over the rows in a level's table.
+    fn run(&mut self, level: usize, steps: Range<usize>) {
+        let Some(level) = self.levels.get(level) else { return };
         let pass = Pass {
             arena: self.arena.as_mut_ptr(),
             weights: self.program.weights.as_ptr(),
             states: self.states.as_mut_ptr(),
             state_len: self.program.state_len,
-            table: &self.table,
+            table: &level.table,
             tokens: &self.tokens,
         };
         let steps = self.program.steps.get(steps).unwrap_or(&[]);
@@ -172,14 +194,95 @@ impl Cpu {
         unsafe { self.isa.run(steps, &pass) };
     }
 
+    /// Runs some of a level's own steps, in order; where it comes past the level within, a row of that begins if one is due.
+    fn go(&mut self, level: usize, own: Range<usize>) {
+        let Some(this) = self.levels.get(level) else { return };
+        let own = own.start..own.end.min(this.steps.len());
+        let Some(frame) = this.within else { return self.run_own(level, own) };
+        let overlap = (frame + 1).clamp(own.start, own.end);
+        let due = self.levels.get(level + 1).is_some_and(|within| this.table.total(within.value) > 0);
+        if due && own.contains(&frame) {
+            // Its values are about to be written over. Streams in one phase never come here with work left.
+            self.finish(level + 1);
+        }
+        self.run_own(level, own.start..overlap);
+        if own.contains(&(frame + 1)) {
+            self.begin(level + 1);
+        }
+        self.run_own(level, overlap..own.end);
+    }
+
+    /// Runs some of a level's own steps: neighbours together.
+    fn run_own(&mut self, level: usize, own: Range<usize>) {
+        let step = |this: &Self, i: usize| this.levels.get(level).and_then(|l| l.steps.get(i)).copied();
+        let mut at = own.start;
+        while let Some(first) = step(self, at).filter(|_| at < own.end) {
+            let mut count = 1;
+            while at + count < own.end && step(self, at + count) == Some(first + count) {
+                count += 1;
+            }
+            self.run(level, first..first + count);
+            at += count;
+        }
+    }
+
+    /// Hands the due rows of a level over to it; the level around it goes on without them.
+    fn begin(&mut self, level: usize) {
+        let (around, from) = self.levels.split_at_mut(level);
+        let (Some(around), Some(this)) = (around.last_mut(), from.first_mut()) else { return };
+        if around.table.total(this.value) > 0 {
+            this.table.take_late(&around.table, this.period);
+            this.progress = Some((0, 0));
+        }
+        around.table.hold_back(this.period, this.progress.map(|_| &this.table));
+    }
+
+    /// Goes on with a level up to one of its steps; after the last its rows are there.
+    fn go_on(&mut self, level: usize, to: usize) {
+        let Some((done, rows)) = self.levels.get(level).and_then(|level| level.progress) else { return };
+        self.go(level, done..to);
+        let Some(this) = self.levels.get_mut(level) else { return };
+        let ended = to >= this.steps.len();
+        this.progress = (!ended).then_some((to, rows));
+        if ended {
+            let overlap = this.overlap;
+            self.run(level, overlap..overlap + 1);
+        }
+    }
+
+    /// Ends what a level is working on.
+    fn finish(&mut self, level: usize) {
+        self.go_on(level, usize::MAX);
+    }
+
+    /// Ends all that is left to do: states are whole.
+    fn finish_all(&mut self) {
+        if self.levels.iter().any(|level| level.progress.is_some()) {
+            let mode = float_mode::FlushDenormals::on();
+            (1..self.levels.len()).for_each(|level| self.finish(level));
+            drop(mode);
+        }
+    }
+
+    /// The share of a row in each level's work, those within first.
+    fn work_late(&mut self) {
+        for level in (1..self.levels.len()).rev() {
+            if let Some(to) = self.levels.get_mut(level).and_then(Level::count_row) {
+                self.go_on(level, to);
+            }
+        }
+    }
+
     /// Seconds that each step takes for `rows` rows (at most a tile) of stream 0, in the plan's order: the least of `repeats` runs of
     /// `inner` times each. For measuring, after an `advance`; the stream is reset.
     pub fn time_steps(&mut self, rows: usize, repeats: usize, inner: usize) -> Vec<f64> {
-        self.table.fill([(0, 0, rows.min(self.tile))].into_iter());
+        self.finish_all();
+        let rows = rows.min(self.tile);
+        self.levels.iter_mut().take(1).for_each(|now| now.table.fill([(0, 0, rows)].into_iter()));
         let (mode, steps) = (float_mode::FlushDenormals::on(), self.plan.ops.len());
         let mut once = |step: usize| {
             let start = std::time::Instant::now();
-            (0..inner).for_each(|_| self.run(step..step + 1));
+            (0..inner).for_each(|_| self.run(0, step..step + 1));
             start.elapsed().as_secs_f64() / inner as f64
         };
         let times =
@@ -194,8 +297,8 @@ impl Cpu {
         let place = self.program.input;
         self.tokens.clear();
         let mut first = 0;
-        for ((feed, done), span) in feeds.iter().zip(&self.done).zip(self.table.spans(self.plan.input_value))
-        {
+        let Some(now) = self.levels.first() else { return };
+        for ((feed, done), span) in feeds.iter().zip(&self.done).zip(now.table.spans(self.plan.input_value)) {
             let from = first + done;
             match (input, self.plan.input) {
                 (Rows::Samples(x), Input::Samples(width)) => {
@@ -216,7 +319,7 @@ impl Cpu {
     fn give(&self, feeds: &[Feed], output: &mut [f32]) {
         let place = self.program.output;
         let mut first = 0;
-        for ((feed, done), span) in feeds.iter().zip(&self.done).zip(self.table.spans(self.plan.output)) {
+        for ((feed, done), span) in feeds.iter().zip(&self.done).zip(self.spans(self.plan.output)) {
             let from = self.arena.as_slice().get(place.at + span.start * place.stride..).unwrap_or(&[]);
             let range = (first + done) * place.width..(first + done + span.rows) * place.width;
             if let Some(to) = output.get_mut(range) {
@@ -266,7 +369,13 @@ impl Executor for Cpu {
         input.check(&self.plan, self.limits, feeds, output.len())?;
         self.done.fill(0);
         let mode = float_mode::FlushDenormals::on();
-        while self.pass(feeds, input, output) {}
+        let late = feeds.iter().all(|feed| feed.rows <= 1);
+        if late {
+            self.work_late();
+        } else {
+            self.finish_all();
+        }
+        while self.pass(feeds, input, output, late) {}
         drop(mode);
         Ok(())
     }
@@ -277,6 +386,7 @@ impl Executor for Cpu {
 
     #[rtsan_standalone::nonblocking]
     fn reset(&mut self, stream: usize) {
+        self.finish_all();
         let len = self.program.state_len;
         if let Some(position) = self.positions.get_mut(stream) {
             *position = self.initial_position;
@@ -293,7 +403,8 @@ impl Executor for Cpu {
         Ok(())
     }
 
-    fn save(&self, stream: usize) -> State {
+    fn save(&mut self, stream: usize) -> State {
+        self.finish_all();
         let mut state = State::zero(&self.plan);
         state.position = self.position(stream);
         for (slot, to) in self.program.slots.iter().zip(&mut state.slots) {
@@ -305,6 +416,7 @@ impl Executor for Cpu {
 
     fn restore(&mut self, stream: usize, state: &State) -> Result<()> {
         state.check(&self.plan)?;
+        self.finish_all();
         if let Some(position) = self.positions.get_mut(stream) {
             *position = state.position;
             self.write_state(stream, state);

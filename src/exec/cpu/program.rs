@@ -232,7 +232,7 @@ pub fn tile(plan: &Plan, limits: Limits) -> usize {
     limits.max_rows.min(cached.max(served))
 }
 
-/// A place for each value, reused once its last reader has run.
+/// A place for each value, reused once its last reader has run; but what is computed late has places of its own.
 fn place_values(plan: &Plan, limits: Limits) -> (Vec<Place>, usize) {
     let mut last_use = vec![0usize; plan.values.len()];
     for (i, op) in plan.ops.iter().enumerate() {
@@ -249,24 +249,29 @@ fn place_values(plan: &Plan, limits: Limits) -> (Vec<Place>, usize) {
             *born = Some(i);
         }
     }
+    let late = plan.pipelined();
+    let level = |period: usize| late.iter().filter(|tier| period >= tier.period).count();
     let mut layout = Layout::default();
-    // (place, length, the op after which it is free)
-    let mut rooms: Vec<(usize, usize, usize)> = Vec::new();
+    // (place, length, the op after which it is free, the level that it serves)
+    let mut rooms: Vec<(usize, usize, usize, usize)> = Vec::new();
     let mut places = vec![Place::default(); plan.values.len()];
     for (id, (value, place)) in plan.values.iter().zip(&mut places).enumerate() {
         let len = value.tier.max_rows(limits.max_rows).max(1);
         let len = len.saturating_mul(limits.max_streams).saturating_mul(stride(value.width));
         let (from, last) = (born.get(id).copied().flatten(), last_use.get(id).copied().unwrap_or(0));
         let keep = if id == plan.output.0 { usize::MAX } else { last.max(from.unwrap_or(0)) };
-        let fit = rooms.iter_mut().filter(|(_, room, free)| *room >= len && from.is_some_and(|f| *free < f));
-        let at = match fit.min_by_key(|(_, room, _)| *room) {
+        let level = level(value.tier.period);
+        let fits = |(_, room, free, of): &&mut (usize, usize, usize, usize)| {
+            *room >= len && *of == level && from.is_some_and(|f| *free < f)
+        };
+        let at = match rooms.iter_mut().filter(fits).min_by_key(|(_, room, _, _)| *room) {
             Some(room) => {
                 room.2 = keep;
                 room.0
             }
             None => {
                 let at = layout.place(len);
-                rooms.push((at, len, keep));
+                rooms.push((at, len, keep, level));
                 at
             }
         };

@@ -8,8 +8,8 @@ use super::{Cpu, Isa};
 use crate::Result;
 use crate::exec::reference::Reference;
 use crate::exec::testing::{Case, built, flat, max_norm, random_cuts, run, single_ops, tiered, within};
-use crate::exec::{Executor, Feed, Limits, State, TINY};
-use crate::plan::Draws;
+use crate::exec::{Executor, Feed, Limits, Rows, State, TINY};
+use crate::plan::{Draws, Input};
 
 const LIMITS: Limits = Limits { max_rows: 64, max_streams: 1 };
 
@@ -122,14 +122,14 @@ fn streams_of_different_phases_run_together_as_alone() -> Result<()> {
             for f in &feeds {
                 let at = outputs[f.stream].len() / width;
                 match signals[f.stream].rows(at, at + f.rows) {
-                    crate::exec::Rows::Samples(x) => samples.extend_from_slice(x),
-                    crate::exec::Rows::Tokens(x) => tokens.extend_from_slice(x),
+                    Rows::Samples(x) => samples.extend_from_slice(x),
+                    Rows::Tokens(x) => tokens.extend_from_slice(x),
                 }
             }
             let total: usize = feeds.iter().map(|f| f.rows).sum();
             let input = match case.plan.input {
-                crate::plan::Input::Samples(_) => crate::exec::Rows::Samples(&samples),
-                crate::plan::Input::Tokens(_) => crate::exec::Rows::Tokens(&tokens),
+                Input::Samples(_) => Rows::Samples(&samples),
+                Input::Tokens(_) => Rows::Tokens(&tokens),
             };
             let mut y = vec![f32::NAN; total * width];
             together.advance(&feeds, input, &mut y)?;
@@ -153,6 +153,99 @@ fn streams_of_different_phases_run_together_as_alone() -> Result<()> {
     Ok(())
 }
 
+/// Pipelined tiers, in the middle of whose work streams come and go: single rows of some streams, now and then longer feeds, saves, restores
+/// and resets.
+#[test]
+fn what_is_computed_late_has_the_bits_of_what_is_computed_at_once() -> Result<()> {
+    for case in models()?.into_iter().filter(|case| !case.plan.pipelined().is_empty()) {
+        let (streams, width) = (5, case.plan.value(case.plan.output).width);
+        let mut together = Cpu::open(&case.plan, &case.weights, Limits { max_rows: 32, max_streams: streams });
+        let mut signals: Vec<_> = (0..streams as u64).map(|s| case.signal(1200, s)).collect();
+        let mut outputs: Vec<Vec<f32>> = vec![Vec::new(); streams];
+        let mut draws = Draws::new(3, 8);
+        for call in 0..1000 {
+            // All in one phase for a while, then each in its own.
+            let all = call < 100;
+            let longer = !all && draws.below(40) == 0;
+            let mut fed: Vec<usize> = (0..streams).filter(|_| all || draws.below(4) > 0).collect();
+            if call % 7 == 3 {
+                fed.reverse();
+            }
+            let feeds: Vec<_> = fed
+                .into_iter()
+                .map(|stream| Feed { stream, rows: if longer { draws.below(9) } else { 1 } })
+                .collect();
+            let (mut samples, mut tokens) = (Vec::new(), Vec::new());
+            for feed in &feeds {
+                let at = outputs[feed.stream].len() / width;
+                match signals[feed.stream].rows(at, at + feed.rows) {
+                    Rows::Samples(x) => samples.extend_from_slice(x),
+                    Rows::Tokens(x) => tokens.extend_from_slice(x),
+                }
+            }
+            let input = match case.plan.input {
+                Input::Samples(_) => Rows::Samples(&samples),
+                Input::Tokens(_) => Rows::Tokens(&tokens),
+            };
+            let mut y = vec![f32::NAN; feeds.iter().map(|feed| feed.rows).sum::<usize>() * width];
+            together.advance(&feeds, input, &mut y)?;
+            let mut rest = y.as_slice();
+            for feed in &feeds {
+                let (now, later) = rest.split_at(feed.rows * width);
+                outputs[feed.stream].extend_from_slice(now);
+                rest = later;
+            }
+            let stream = draws.below(streams);
+            match draws.below(60) {
+                0 => {
+                    let state = together.save(stream);
+                    together.reset(stream);
+                    together.restore(stream, &state)?;
+                }
+                1 => {
+                    together.reset(stream);
+                    outputs[stream].clear();
+                    signals[stream] = case.signal(1200, 100 + call);
+                }
+                _ => {}
+            }
+        }
+        for (stream, (signal, output)) in signals.iter().zip(&outputs).enumerate() {
+            let mut alone = Cpu::open(&case.plan, &case.weights, LIMITS);
+            let expected = run(&mut alone, signal, &[output.len() / width])?;
+            assert!(same(&(output.clone(), together.save(stream)), &expected), "{} stream {stream}", case.name);
+        }
+    }
+    Ok(())
+}
+
+/// No single row takes much more of the work than its share.
+#[test]
+fn a_pipelined_tier_works_in_slices() -> Result<()> {
+    let case = built()?.into_iter().find(|case| case.name == "tiered generator");
+    let Some(case) = case else { unreachable!("the case is there") };
+    let mut cpu = Cpu::open(&case.plan, &case.weights, LIMITS);
+    let (steps, mut most, mut y) = (case.plan.ops.len(), [0; 3], vec![0.0; 32]);
+    assert_eq!(cpu.levels.iter().map(|level| level.steps.len()).sum::<usize>(), steps);
+    let mut before = [0; 3];
+    for call in 0..160 {
+        cpu.advance(&[Feed { stream: 0, rows: 1 }], Rows::Tokens(&[call % 32]), &mut y)?;
+        for level in 1..3 {
+            let done = cpu.levels[level].progress.map_or(0, |(done, _)| done);
+            let all = cpu.levels[level].steps.len();
+            let now = if done < before[level] { all - before[level] + done } else { done - before[level] };
+            most[level] = most[level].max(now);
+            before[level] = done;
+        }
+    }
+    // Of 4 rows' and 12 rows' work.
+    for level in 1..3 {
+        let all = cpu.levels[level].steps.len();
+        assert!(most[level] > 0 && 2 * most[level] <= all, "level {level}: {} of {all} steps at once", most[level]);
+    }
+    Ok(())
+}
+
 /// Whatever streams are fed, in whatever phase, the rows of every tier fit the room that was made for them.
 #[test]
 fn the_rows_of_every_tier_fit_their_room_however_many_streams_are_fed() -> Result<()> {
@@ -162,10 +255,10 @@ fn the_rows_of_every_tier_fit_their_room_however_many_streams_are_fed() -> Resul
     for fed in 1..=64 {
         for phase in 0..period as u64 {
             let rows = cpu.rows_a_pass(fed);
-            cpu.table.fill((0..fed).map(|stream| (stream, phase, rows)));
+            cpu.levels[0].table.fill((0..fed).map(|stream| (stream, phase, rows)));
             for (id, value) in case.plan.values.iter().enumerate() {
                 let (got, room) =
-                    (cpu.table.total(crate::plan::ValueId(id)), value.tier.max_rows(cpu.tile) * 64);
+                    (cpu.levels[0].table.total(crate::plan::ValueId(id)), value.tier.max_rows(cpu.tile) * 64);
                 assert!(
                     got <= room,
                     "{fed} streams from phase {phase}: {got} rows of value {id}, room for {room}"
@@ -237,12 +330,12 @@ fn states_end_at_zero_where_the_definition_says() -> Result<()> {
             .collect();
         let (mut ended, mut living, mut input) = (0, 0, [1.0; 20 * 50]);
         for _ in 0..60 {
-            reference.advance_one(0, 50, crate::exec::Rows::Samples(&input));
+            reference.advance_one(0, 50, Rows::Samples(&input));
             let states: Vec<State> = all
                 .iter_mut()
                 .map(|cpu| {
                     let feed = [Feed { stream: 0, rows: 50 }];
-                    cpu.advance(&feed, crate::exec::Rows::Samples(&input), &mut [0.0; 20 * 50])?;
+                    cpu.advance(&feed, Rows::Samples(&input), &mut [0.0; 20 * 50])?;
                     Ok(cpu.save(0))
                 })
                 .collect::<Result<_>>()?;
@@ -302,13 +395,13 @@ fn misuse_is_refused_and_moves_nothing() -> Result<()> {
     let before = cpu.save(0);
     let feed = [Feed { stream: 0, rows: 4 }];
     let mut y = [0.0; 4];
-    assert!(cpu.advance(&feed, crate::exec::Rows::Samples(&[0.0; 3]), &mut y).is_err());
-    assert!(cpu.advance(&feed, crate::exec::Rows::Samples(&[0.0; 4]), &mut y[..2]).is_err());
-    assert!(cpu.advance(&feed, crate::exec::Rows::Tokens(&[0; 4]), &mut y).is_err());
+    assert!(cpu.advance(&feed, Rows::Samples(&[0.0; 3]), &mut y).is_err());
+    assert!(cpu.advance(&feed, Rows::Samples(&[0.0; 4]), &mut y[..2]).is_err());
+    assert!(cpu.advance(&feed, Rows::Tokens(&[0; 4]), &mut y).is_err());
     let other = [Feed { stream: 1, rows: 4 }];
-    assert!(cpu.advance(&other, crate::exec::Rows::Samples(&[0.0; 4]), &mut y).is_err());
+    assert!(cpu.advance(&other, Rows::Samples(&[0.0; 4]), &mut y).is_err());
     let twice = [Feed { stream: 0, rows: 2 }, Feed { stream: 0, rows: 2 }];
-    assert!(cpu.advance(&twice, crate::exec::Rows::Samples(&[0.0; 4]), &mut y).is_err());
+    assert!(cpu.advance(&twice, Rows::Samples(&[0.0; 4]), &mut y).is_err());
     assert_eq!(cpu.save(0), before);
     Ok(())
 }
@@ -396,7 +489,7 @@ fn a_plan_of_very_many_ops_opens_at_once() -> Result<()> {
     let mut cpu =
         Cpu::open(&plan, &crate::plan::Weights::random(&plan, 1), Limits { max_rows: 1, max_streams: 1 });
     let mut y = [1.0];
-    cpu.advance(&[Feed { stream: 0, rows: 1 }], crate::exec::Rows::Samples(&[1.0]), &mut y)?;
+    cpu.advance(&[Feed { stream: 0, rows: 1 }], Rows::Samples(&[1.0]), &mut y)?;
     assert!(y == [0.0] && begun.elapsed().as_secs_f64() < 5.0, "{:?}", begun.elapsed());
     Ok(())
 }

@@ -1,0 +1,97 @@
+//! Which steps run when: all at once, or, row by row, a pipelined tier's in slices between its neighbours' rows.
+//!
+//! Level 0 is what runs at once. Each pipelined tier ([`Plan::pipelined`]) is a level of its own, whose table holds the rows it is
+//! working on. A level's steps run in the plan's order whenever they run, on values that no other level's steps share a place with; until
+//! its last has run, the overlap above sees the tier's rows as not there yet, which by its shift it does not need. So every row of
+//! every op is computed from what it would have been computed from at once, and has its bits.
+
+use super::super::RowTable;
+use crate::plan::{Cost, Pipelined, Plan, ValueId};
+
+/// A level: its own steps, those of the level within left out.
+pub struct Level {
+    /// In the order they run.
+    pub steps: Vec<usize>,
+    /// Where in `steps` the rows of the level within are framed; the step behind it takes them up.
+    pub within: Option<usize>,
+    /// Input rows per row of the tier; 1 on level 0.
+    pub period: usize,
+    /// A value of that tier.
+    pub value: ValueId,
+    /// The step, one level out, that takes its rows up.
+    pub overlap: usize,
+    /// How many of the steps have run after so many rows.
+    until: Vec<usize>,
+    /// The rows that it works on.
+    pub table: RowTable,
+    /// Steps that have run, and rows met, since they began; none while nothing is left to do.
+    pub progress: Option<(usize, usize)>,
+}
+
+impl Level {
+    /// Counts a row; the step up to which to go.
+    pub fn count_row(&mut self) -> Option<usize> {
+        let (_, rows) = self.progress.as_mut()?;
+        *rows += 1;
+        Some(self.until.get(*rows - 1).copied().unwrap_or(self.steps.len()))
+    }
+}
+
+/// The levels of a plan, outermost first.
+pub fn levels(plan: &Plan, max_streams: usize) -> Vec<Level> {
+    let (tiers, costs) = (plan.pipelined(), plan.cost());
+    let costs: Vec<f64> = costs.ops().map(|(_, _, cost)| seconds(cost)).collect();
+    let whole = Pipelined { period: 1, ops: 0..plan.ops.len(), overlap: 0, window: 1 };
+    let all: Vec<&Pipelined> = std::iter::once(&whole).chain(&tiers).collect();
+    let level = |(i, tier): (usize, &&Pipelined)| {
+        let inner = all.get(i + 1).map_or(0..0, |tier| tier.ops.clone());
+        let steps: Vec<usize> = tier.ops.clone().filter(|step| !inner.contains(step)).collect();
+        let within = all.get(i + 1).and_then(|tier| steps.iter().position(|step| step + 1 == tier.ops.start));
+        let framed = tier.ops.start.checked_sub(1).and_then(|frame| plan.ops.get(frame));
+        let value = framed.map_or(plan.output, |op| op.output);
+        let until = spread(&steps, &costs, tier.window);
+        let (period, overlap) = (tier.period, tier.overlap);
+        Level { steps, within, period, value, overlap, until, table: RowTable::new(plan, max_streams), progress: None }
+    };
+    all.iter().enumerate().map(level).collect()
+}
+
+/// A guess at a step's time: its weights from the third cache or its arithmetic, and what it costs to begin.
+fn seconds(cost: Cost) -> f64 {
+    let bytes = cost.weight_bytes as f64 / 30e9;
+    bytes.max(cost.flop as f64 / 60e9) + cost.exp as f64 / 8e9 + 0.1e-6
+}
+
+/// How many steps are to have run after 1, 2 … `window` rows, so that each has about the same work.
+fn spread(steps: &[usize], costs: &[f64], window: usize) -> Vec<usize> {
+    let cost = |step: &usize| costs.get(*step).copied().unwrap_or(0.0);
+    let total: f64 = steps.iter().map(cost).sum();
+    // A step is done by when half of it should be.
+    let mut before = 0.0;
+    let middles: Vec<f64> = steps
+        .iter()
+        .map(|step| {
+            before += cost(step);
+            before - cost(step) / 2.0
+        })
+        .collect();
+    let after = |row: usize| {
+        let due = total * row as f64 / window as f64;
+        if row == window { steps.len() } else { middles.iter().filter(|middle| **middle < due).count() }
+    };
+    (1..=window).map(after).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_is_spread_evenly() {
+        let costs = [9.0, 1.0, 1.0, 2.0, 2.0, 2.0, 9.0];
+        assert_eq!(spread(&[1, 2, 3, 4, 5], &costs, 4), [2, 3, 4, 5]);
+        assert_eq!(spread(&[1, 2, 3, 4, 5], &costs, 1), [5]);
+        assert_eq!(spread(&[0, 1], &costs, 4), [0, 1, 1, 2]);
+        assert_eq!(spread(&[], &costs, 2), [0, 0]);
+    }
+}
