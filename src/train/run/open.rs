@@ -1,12 +1,8 @@
 //! What a run is opened from: data, examples, the checkpoint if there is one, the model where it learns, the other processes.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
 use candle_core::{DType, Device};
 
 use super::{Event, Files, Makes, Run, RunOptions, Wishes};
-use crate::audio::{SampleRate, read_path, resample};
 use crate::exec::candle::CandleModel;
 use crate::model::{Card, Model};
 use crate::plan::{Dynamics, OpKind, Param, Plan, Weights};
@@ -16,72 +12,44 @@ use crate::train::ahead::{Ahead, Share};
 use crate::train::batch::Worker;
 use crate::train::begins::Begins;
 use crate::train::checkpoint::{self, Heard, Progress};
-use crate::train::corpus::{Corpus, Source, find};
-use crate::train::judge::Judge;
+use crate::train::examples::Maker;
 #[cfg(feature = "train-cuda")]
 use crate::train::learner::Learner;
 use crate::train::log;
-use crate::train::loss::Loss;
-use crate::train::mix::{MixSpec, Mixer};
 #[cfg(feature = "train-cuda")]
 use crate::train::peers::Nccl;
 use crate::train::peers::{Alone, Peers, Tcp};
 use crate::train::recipe::{About, Recipe};
+use crate::train::task::Task;
 use crate::{Error, Result};
 
-/// Validation draws its examples apart from training.
-const VALID_SEED: u64 = 0x0076_616c_6964;
+/// Refuses a batch that the processes, and on the CPU the groups, cannot share.
+pub(super) fn divides(recipe: &Recipe, options: &RunOptions<'_>) -> Result<()> {
+    let world = options.place.as_ref().map_or(1, |place| place.world);
+    let at_once = if options.device.is_cpu() { recipe.run.group } else { 1 };
+    if recipe.run.batch.is_multiple_of(world * at_once) {
+        return Ok(());
+    }
+    let expected = format!("a multiple of {} for {world} processes", world * at_once);
+    Err(Error::input("recipe [run] batch", expected, recipe.run.batch.to_string()))
+}
 
-impl<'a> Run<'a> {
+impl<'a, T: Task> Run<'a, T> {
     /// Everything is read and checked before anything is left behind.
-    pub(super) fn open(recipe: &'a Recipe, options: &mut RunOptions<'_>) -> Result<Self> {
-        let plan = recipe.model.plan()?;
-        let world = options.place.as_ref().map_or(1, |place| place.world);
-        let at_once = if options.device.is_cpu() { recipe.run.group } else { 1 };
-        if !recipe.run.batch.is_multiple_of(world * at_once) {
-            let expected = format!("a multiple of {} for {world} processes", world * at_once);
-            return Err(Error::input("recipe [run] batch", expected, recipe.run.batch.to_string()));
-        }
-        let rate = recipe
-            .model
-            .rate()
-            .ok_or_else(|| Error::input("recipe [model]", "a model of sound", "one of text"))?;
-        if recipe.model.channels() != Some(1) {
-            return Err(Error::input("recipe [model]", "a filter of one channel", recipe.model.kind()));
-        }
-        let threads = options
-            .threads
-            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()))
-            .max(1);
-        let read = |path: &Path| read_mono(path, rate);
-        let corpus = |dirs: &[PathBuf], source| Ok::<_, Error>(Arc::new(Corpus::open(dirs, source, &read)?));
-        let wanted = |file: &PathBuf| {
-            let name = file.file_name().unwrap_or_default().to_string_lossy();
-            !recipe.data.leave_out.iter().any(|start| name.starts_with(start.as_str()))
-        };
-        let speech: Vec<_> = find(&recipe.data.clean)?.into_iter().filter(wanted).collect();
-        let (clean, noise) = (
-            Arc::new(Corpus::load(&speech, Source::Prefix, &read)?),
-            corpus(&recipe.data.noise, Source::Folder)?,
-        );
-        let seconds = |c: &Corpus| c.samples() as f64 / f64::from(rate);
-        let clean_and_noise = [clean.hash(), noise.hash()];
-        let event = Event::Data {
-            clean_seconds: seconds(&clean),
-            noise_seconds: seconds(&noise),
-            hashes: clean_and_noise.clone(),
+    pub(super) fn open(
+        recipe: &'a Recipe,
+        task: T,
+        plan: Plan,
+        threads: usize,
+        options: &mut RunOptions<'_>,
+    ) -> Result<Self> {
+        let data = task.data().clone();
+        let told = Event::Data {
+            clean_seconds: data.seconds,
+            noise_seconds: data.noise_seconds,
+            hashes: data.hashes.clone(),
             parameters: plan.param_count(),
         };
-        let maker = Mixer::new(&recipe.mix, rate, recipe.seed, clean, Some(noise))?;
-        let loss = || Loss::new(&recipe.loss, rate);
-        let losses = (0..threads).map(|_| loss()).collect::<Result<Vec<_>>>()?;
-        let (clean, noise) = (
-            corpus(&recipe.data.valid_clean, Source::Prefix)?,
-            corpus(&recipe.data.valid_noise, Source::Folder)?,
-        );
-        let spec = MixSpec { seconds: 4.0, snr_db: [-5.0, 20.0], ..MixSpec::plain() };
-        let mut mixer = Mixer::new(&spec, rate, VALID_SEED, clean, Some(noise))?;
-        let examples = (0..recipe.run.valid_examples as u64).map(|i| mixer.example(i)).collect();
         let mut weights = match &options.from {
             Some(model) => weights_of(model, &plan)?,
             None => Weights::random(&plan, recipe.seed),
@@ -105,12 +73,13 @@ impl<'a> Run<'a> {
         progress.recipe = recipe.to_text();
         let model = CandleModel::on(&options.device, &plan, &weights, DType::F32)?;
         let model = model.with_products(recipe.run.products);
-        let latency = recipe.model.latency();
+        let world = options.place.as_ref().map_or(1, |place| place.world);
         let group = if options.device.is_cpu() { recipe.run.group } else { recipe.run.batch / world };
-        begin_in_phase(recipe, &plan, maker.segment_len())?;
-        let mut begins = Begins::new(recipe.run.begin, recipe.seed, recipe.run.batch / group);
+        let mut begins = Begins::new(task.course(), recipe.run.batch / group);
         begins.restore(&model, group, &heard)?;
-        let judge = || Judge::new(&recipe.loss, rate, &options.device);
+        let maker = task.maker();
+        let rate = recipe.model.rate().unwrap_or(1);
+        let heard = (recipe.run.batch * maker.rows()) as f64 / f64::from(rate);
         let makes = match &options.device {
             #[cfg(feature = "train-cuda")]
             device if device.is_cuda() => {
@@ -119,29 +88,28 @@ impl<'a> Run<'a> {
                     Share { step: progress.step, batch: recipe.run.batch, from: rank * group, count: group };
                 let learner = Box::new(Learner::new(&optimiser, &model)?);
                 let ahead = Ahead::start(vec![maker; threads], share, 4 * group, &options.device);
-                Makes::Ahead(ahead, judge()?, learner)
+                Makes::Ahead(ahead, task.judge(&options.device)?, learner)
             }
             _ => {
-                let worker = |_| Ok(Worker { mixer: maker.clone(), judge: judge()? });
+                let worker = |_| Ok(Worker { maker: maker.clone(), judge: task.judge(&options.device)? });
                 Makes::Workers((0..threads).map(worker).collect::<Result<_>>()?)
             }
         };
         let peers: Box<dyn Peers> = match &options.place {
             None => Box::new(Alone),
             Some(place) => {
-                let of = (progress.step, clean_and_noise, &progress.recipe, hash_of(&weights));
+                let of = (progress.step, data.hashes, &progress.recipe, hash_of(&weights));
                 let tcp = Tcp::connect(place, *blake3::hash(format!("{of:?}").as_bytes()).as_bytes())?;
                 together(tcp, &options.device)?
             }
         };
         let run = Self {
             recipe,
+            task,
             plan,
-            latency,
             files,
             makes,
-            losses,
-            examples,
+            heard,
             model,
             weights,
             optimiser,
@@ -164,7 +132,7 @@ impl<'a> Run<'a> {
         }
         let together = (run.peers.world() > 1)
             .then(|| Event::Together { processes: run.peers.world(), way: run.peers.way() });
-        for event in std::iter::once(&event).chain(&together).chain(&other) {
+        for event in std::iter::once(&told).chain(&together).chain(&other) {
             run.tell(options, event)?;
         }
         Ok(run)
@@ -246,15 +214,6 @@ fn other_recipe(progress: &Progress, now: &str) -> Option<Event> {
     }
 }
 
-/// An example that goes on where another ended must begin in the same phase of every tier.
-fn begin_in_phase(recipe: &Recipe, plan: &Plan, len: usize) -> Result<()> {
-    if recipe.run.begin.carried == 0.0 || len.is_multiple_of(plan.period()) {
-        return Ok(());
-    }
-    let expected = format!("examples of a multiple of {} samples, the model's period", plan.period());
-    Err(Error::input("recipe [run.begin] carried", expected, format!("{len} samples")))
-}
-
 /// One optimiser group a parameter: decay as the plan says, the dynamics (A, Δ) at their own rate.
 fn groups(plan: &Plan, weights: &Weights, dynamics_rate: f32) -> Vec<Group> {
     let dynamics: Vec<_> = plan
@@ -279,16 +238,6 @@ fn groups(plan: &Plan, weights: &Weights, dynamics_rate: f32) -> Vec<Group> {
         if dynamics.iter().any(|id| id.0 == i) { group.rate(dynamics_rate) } else { group }
     };
     plan.params.iter().zip(weights.tensors()).enumerate().map(group).collect()
-}
-
-/// The first channel of a file at `rate`.
-fn read_mono(path: &Path, rate: u32) -> Result<Vec<f32>> {
-    let sound = resample(&read_path(path)?, SampleRate::new(rate)?)?;
-    sound
-        .into_channels()
-        .into_iter()
-        .next()
-        .ok_or_else(|| Error::input(path.display().to_string(), "sound", "none"))
 }
 
 #[cfg(test)]
