@@ -39,7 +39,7 @@ const READY: usize = 2;
 /// Threads that make the examples of a share, and one that lays them side by side. They end when this is dropped.
 pub struct Ahead<R: Row> {
     /// The steps' examples, and where they go when they were learned from, to be filled again; nothing once this is dropped.
-    ends: Option<(Receiver<Examples<R>>, Sender<Examples<R>>)>,
+    ends: Option<Ends<R>>,
     laying: Option<JoinHandle<()>>,
 }
 
@@ -52,6 +52,8 @@ impl<R: Row> Drop for Ahead<R> {
         }
     }
 }
+
+type Ends<R> = (Receiver<Examples<R>>, Sender<Examples<R>>);
 
 /// The examples of a step. Dropped, they are filled with others: whoever copies them to a device must have them there by then.
 pub struct Taken<R: Row> {

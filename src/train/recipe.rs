@@ -316,6 +316,22 @@ mod tests {
     }
 
     #[test]
+    fn the_generators_recipes_are_some_and_keep_to_their_budget() -> Result<()> {
+        for (text, most) in [
+            (include_str!("../../models/digits.toml"), 2_000_000),
+            (include_str!("../../models/music.toml"), 6_500_000),
+        ] {
+            let recipe = Recipe::parse(text, "generator.toml")?;
+            assert_eq!(Recipe::parse(&recipe.to_text(), "card")?, recipe);
+            let Lesson::Generator(model, clips) = recipe.lesson()? else { panic!("not a generator") };
+            let plan = recipe.model.plan()?;
+            assert!(recipe.run.store == Store::F16 && plan.param_count() <= most, "{}", plan.param_count());
+            clips.course(recipe.run.batch).check(&recipe.name, &plan, clips.rows(model.rate))?;
+        }
+        Ok(())
+    }
+
+    #[test]
     fn a_dry_share_needs_linear_masks() {
         let with = BUNDLED.replace("dry = 0.0", "dry = 0.06");
         let bad = [

@@ -168,8 +168,8 @@ struct Run<'a, T: Task> {
     plan: Plan,
     files: Files,
     makes: Makes<T>,
-    /// Seconds of sound in a step.
-    heard: f64,
+    /// Of sound in a step.
+    seconds: f64,
     model: CandleModel,
     weights: Weights,
     optimiser: AdamW,
@@ -229,7 +229,7 @@ impl<T: Task> Run<'_, T> {
             rate,
             report,
             waited: self.waited,
-            speed: self.heard / spent,
+            speed: self.seconds / spent,
             seconds: self.progress.seconds,
         })
     }

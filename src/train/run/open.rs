@@ -43,43 +43,15 @@ impl<'a, T: Task> Run<'a, T> {
         threads: usize,
         options: &mut RunOptions<'_>,
     ) -> Result<Self> {
-        let data = task.data().clone();
-        let told = Event::Data {
-            clean_seconds: data.seconds,
-            noise_seconds: data.noise_seconds,
-            hashes: data.hashes.clone(),
-            parameters: plan.param_count(),
-        };
-        let mut weights = match &options.from {
-            Some(model) => weights_of(model, &plan)?,
-            None => Weights::random(&plan, recipe.seed),
-        };
-        let mut optimiser = AdamW::new(&recipe.optimiser, groups(&plan, &weights, recipe.run.dynamics_rate))?;
         let files = Files::of(recipe, &options.out);
-        let begun_from = options
-            .from
-            .as_ref()
-            .map(|model| begun_from(&model.card, &model.weights, &recipe.about))
-            .unwrap_or_default();
-        let fresh =
-            Progress { step: 0, optimiser_steps: 0, recipe: recipe.to_text(), seconds: 0.0, begun_from };
-        let resumed = options.resume && files.checkpoint.exists();
-        let (mut progress, heard) = if resumed {
-            checkpoint::load(&files.checkpoint, &plan, &mut weights, &mut optimiser)?
-        } else {
-            (fresh, Heard::new())
-        };
-        let other = other_recipe(&progress, &recipe.to_text());
-        progress.recipe = recipe.to_text();
+        let Start { weights, optimiser, progress, heard, resumed, other } =
+            start(recipe, &plan, &files, options)?;
         let model = CandleModel::on(&options.device, &plan, &weights, DType::F32)?;
         let model = model.with_products(recipe.run.products);
         let world = options.place.as_ref().map_or(1, |place| place.world);
         let group = if options.device.is_cpu() { recipe.run.group } else { recipe.run.batch / world };
         let mut begins = Begins::new(task.course(), recipe.run.batch / group);
         begins.restore(&model, group, &heard)?;
-        let maker = task.maker();
-        let rate = recipe.model.rate().unwrap_or(1);
-        let heard = (recipe.run.batch * maker.rows()) as f64 / f64::from(rate);
         let makes = match &options.device {
             #[cfg(feature = "train-cuda")]
             device if device.is_cuda() => {
@@ -87,29 +59,40 @@ impl<'a, T: Task> Run<'a, T> {
                 let share =
                     Share { step: progress.step, batch: recipe.run.batch, from: rank * group, count: group };
                 let learner = Box::new(Learner::new(&optimiser, &model)?);
-                let ahead = Ahead::start(vec![maker; threads], share, 4 * group, &options.device);
+                let ahead = Ahead::start(vec![task.maker(); threads], share, 4 * group, &options.device);
                 Makes::Ahead(ahead, task.judge(&options.device)?, learner)
             }
-            _ => {
-                let worker = |_| Ok(Worker { maker: maker.clone(), judge: task.judge(&options.device)? });
+            device => {
+                let worker = |_| Ok(Worker { maker: task.maker(), judge: task.judge(device)? });
                 Makes::Workers((0..threads).map(worker).collect::<Result<_>>()?)
             }
         };
+        let data = task.data();
         let peers: Box<dyn Peers> = match &options.place {
             None => Box::new(Alone),
             Some(place) => {
-                let of = (progress.step, data.hashes, &progress.recipe, hash_of(&weights));
+                let of = (progress.step, &data.hashes, &progress.recipe, hash_of(&weights));
                 let tcp = Tcp::connect(place, *blake3::hash(format!("{of:?}").as_bytes()).as_bytes())?;
                 together(tcp, &options.device)?
             }
         };
+        let told = Event::Data {
+            clean_seconds: data.seconds,
+            noise_seconds: data.noise_seconds,
+            hashes: data.hashes.clone(),
+            parameters: plan.param_count(),
+        };
+        let together =
+            (peers.world() > 1).then(|| Event::Together { processes: peers.world(), way: peers.way() });
+        let seconds =
+            (recipe.run.batch * task.maker().rows()) as f64 / f64::from(recipe.model.rate().unwrap_or(1));
         let run = Self {
             recipe,
             task,
             plan,
             files,
             makes,
-            heard,
+            seconds,
             model,
             weights,
             optimiser,
@@ -120,23 +103,62 @@ impl<'a, T: Task> Run<'a, T> {
             waited: 0.0,
             saved: resumed,
         };
-        if !run.leads() {
-            return Ok(run);
-        }
-        // The input is good: from here on the run leaves something behind.
-        std::fs::create_dir_all(&options.out).map_err(|e| Error::io("create", &options.out, e))?;
-        if resumed {
-            log::keep_until(&run.files.log, run.progress.step)?;
-        } else {
-            let _ = std::fs::remove_file(&run.files.log);
-        }
-        let together = (run.peers.world() > 1)
-            .then(|| Event::Together { processes: run.peers.world(), way: run.peers.way() });
-        for event in std::iter::once(&told).chain(&together).chain(&other) {
-            run.tell(options, event)?;
+        if run.leads() {
+            run.leave(options, [Some(told), together, other].into_iter().flatten())?;
         }
         Ok(run)
     }
+
+    /// The input is good: from here on the run leaves something behind. Its log, without what a checkpoint does not know, and these events.
+    fn leave(&self, options: &mut RunOptions<'_>, events: impl Iterator<Item = Event>) -> Result<()> {
+        std::fs::create_dir_all(&options.out).map_err(|e| Error::io("create", &options.out, e))?;
+        if self.saved {
+            log::keep_until(&self.files.log, self.progress.step)?;
+        } else {
+            let _ = std::fs::remove_file(&self.files.log);
+        }
+        for event in events {
+            self.tell(options, &event)?;
+        }
+        Ok(())
+    }
+}
+
+/// What a run starts with.
+struct Start {
+    weights: Weights,
+    optimiser: AdamW,
+    progress: Progress,
+    /// The states that examples may begin from.
+    heard: Heard,
+    /// Whether all this is a checkpoint's.
+    resumed: bool,
+    /// Told when that was written by another recipe.
+    other: Option<Event>,
+}
+
+/// The run's own checkpoint, if it is to be resumed and there is one; else another model's weights, or random ones.
+fn start(recipe: &Recipe, plan: &Plan, files: &Files, options: &RunOptions<'_>) -> Result<Start> {
+    let mut weights = match &options.from {
+        Some(model) => weights_of(model, plan)?,
+        None => Weights::random(plan, recipe.seed),
+    };
+    let mut optimiser = AdamW::new(&recipe.optimiser, groups(plan, &weights, recipe.run.dynamics_rate))?;
+    let begun_from = options
+        .from
+        .as_ref()
+        .map(|model| begun_from(&model.card, &model.weights, &recipe.about))
+        .unwrap_or_default();
+    let fresh = Progress { step: 0, optimiser_steps: 0, recipe: recipe.to_text(), seconds: 0.0, begun_from };
+    let resumed = options.resume && files.checkpoint.exists();
+    let (mut progress, heard) = if resumed {
+        checkpoint::load(&files.checkpoint, plan, &mut weights, &mut optimiser)?
+    } else {
+        (fresh, Heard::new())
+    };
+    let other = other_recipe(&progress, &recipe.to_text());
+    progress.recipe = recipe.to_text();
+    Ok(Start { weights, optimiser, progress, heard, resumed, other })
 }
 
 /// The weights of a model of the recipe's plan.
