@@ -6,6 +6,8 @@
 //!
 //! On the CPU each thread makes and learns from its own groups; on a GPU the whole batch is one graph.
 
+use candle_core::Tensor;
+
 use super::begins::Begins;
 use super::examples::{Examples, Maker, Row};
 use super::loss::{LossParts, LossValues};
@@ -14,7 +16,6 @@ use super::spread::spread;
 use super::task::{Judge, Task, Verdict};
 use crate::Result;
 use crate::exec::candle::{CandleModel, CandleState, Dropout, train_error};
-use candle_core::Tensor;
 
 /// What this process's examples of a step gave.
 pub struct Gradient {
