@@ -11,5 +11,8 @@ mod support;
 #[cfg(feature = "train")]
 #[path = "cli/train.rs"]
 mod train;
+#[cfg(feature = "train")]
+#[path = "cli/train_generator.rs"]
+mod train_generator;
 #[path = "cli/verbs.rs"]
 mod verbs;

@@ -34,7 +34,7 @@ mod units;
 mod write;
 
 pub use atomic::{could_be_folder, write_whole};
-pub use read::{read_bytes, read_path, read_stream};
+pub use read::{read_bytes, read_middle, read_path, read_stream};
 pub use resample::{resample, resample_delay, resample_to_length};
 pub use sound::Sound;
 pub use units::SampleRate;

@@ -20,7 +20,9 @@
 //! does not, and about 1,024 frames of it stay in front.
 
 use super::decode::decode;
+use super::resample::resample;
 use super::sound::Sound;
+use super::units::SampleRate;
 use crate::error::{Error, Result};
 use std::fs::File;
 use std::io::{Cursor, Read};
@@ -41,6 +43,12 @@ pub fn read_path(path: &Path) -> Result<Sound> {
         return Err(empty(&name));
     }
     decode(Box::new(file), &name)
+}
+
+/// The mean of a file's channels at rate `to`, as a model of one channel hears it; and the file's own rate.
+pub fn read_middle(path: &Path, to: SampleRate) -> Result<(Vec<f32>, SampleRate)> {
+    let sound = read_path(path)?;
+    Ok((resample(&sound, to)?.middle(), sound.rate()))
 }
 
 /// Reads a sound from any input, standard input for one; `name` is what an error calls it.

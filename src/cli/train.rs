@@ -18,7 +18,7 @@ use crate::train::recipe::Recipe;
 use crate::train::run::{Event, Files, RunOptions, train};
 use crate::{Error, Result};
 
-/// Train a model by a recipe; Ctrl-C writes a checkpoint and the model so far
+/// Train a filter or a generator of sound by a recipe; Ctrl-C writes a checkpoint and the model so far
 ///
 /// OUT gets NAME.safetensors (the model), NAME.checkpoint.safetensors (in parts where `[run] checkpoint_mib` says so),
 /// NAME.log.jsonl and NAME.loss.png.
@@ -88,7 +88,7 @@ pub fn run(args: Args) -> Result<Tally> {
     if !leads {
         return Ok(Tally::ONE);
     }
-    draw(&files)?;
+    draw(&files, if recipe.loss.is_some() { "loss" } else { "bits a sample" })?;
     print::text(&format!("{}: trained\n", files.model.display()))?;
     Ok(Tally::ONE)
 }
@@ -96,30 +96,36 @@ pub fn run(args: Args) -> Result<Tally> {
 /// Shows an event on the bar.
 fn show(bar: &ProgressBar, event: &Event) {
     let line = match event {
-        Event::Step { step, loss, speed, seconds, .. } => {
+        Event::Step { step, loss, parts, speed, seconds, .. } => {
+            let loss = match parts {
+                Some(_) => format!("loss {loss:.4}"),
+                None => format!("{loss:.4} bits a sample"),
+            };
             bar.set_position(step + 1);
-            bar.set_message(format!("loss {loss:.4}  {speed:.0} s of sound/s"));
+            bar.set_message(format!("{loss}  {speed:.0} s of sound/s"));
             if bar.is_hidden() && step % 50 == 0 {
-                Some(format!("step {step}: loss {loss:.4}, {seconds:.0} s"))
+                Some(format!("step {step}: {loss}, {seconds:.0} s"))
             } else {
                 None
             }
         }
-        Event::Data { clean_seconds, noise_seconds, parameters, .. } => Some(format!(
-            "{:.2} h of clean sound, {:.2} h of noise, {parameters} parameters",
-            clean_seconds / 3600.0,
-            noise_seconds / 3600.0
-        )),
+        Event::Data { clean_seconds, noise_seconds, parameters, .. } => {
+            let hours = |seconds: f64| seconds / 3600.0;
+            let sound = match noise_seconds {
+                Some(noise) => {
+                    format!("{:.2} h of clean sound, {:.2} h of noise", hours(*clean_seconds), hours(*noise))
+                }
+                None => format!("{:.2} h of sound", hours(*clean_seconds)),
+            };
+            Some(format!("{sound}, {parameters} parameters"))
+        }
         Event::Together { processes, way } => {
             Some(format!("{processes} processes train together, over {way}"))
         }
         Event::Recipe { step, was, now } => Some(format!(
             "step {step}: the recipe is not the checkpoint's (first `{now}`, there `{was}`); going on with the new one"
         )),
-        Event::Valid { step, figures } => Some(format!(
-            "step {step}: validation loss {:.4}, SI-SDR {:.2} dB (noisy {:.2} dB)",
-            figures.loss, figures.si_sdr, figures.noisy_si_sdr
-        )),
+        Event::Valid { step, figures } => Some(format!("step {step}: {figures}")),
         Event::Saved { step } => Some(format!("step {step}: checkpoint written")),
     };
     if let Some(line) = line {
@@ -137,11 +143,12 @@ struct LogLine {
 
 #[derive(Deserialize)]
 struct LoggedFigures {
+    #[serde(alias = "bits_per_sample")]
     loss: f64,
 }
 
 /// Draws the loss curve from the whole log, earlier sittings included.
-fn draw(files: &Files) -> Result<()> {
+fn draw(files: &Files, loss: &str) -> Result<()> {
     let text = std::fs::read_to_string(&files.log).map_err(|e| Error::io("read", &files.log, e))?;
     let lines: Vec<LogLine> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let steps: Vec<(f64, f64)> = lines.iter().filter_map(|l| Some((l.step? as f64, l.loss?))).collect();
@@ -157,5 +164,5 @@ fn draw(files: &Files) -> Result<()> {
         Series { name: "validation", points: &valid },
     ];
     let path = files.model.with_extension("loss.png");
-    curve_png(&path, "loss", "step", "loss", &series)
+    curve_png(&path, loss, "step", loss, &series)
 }

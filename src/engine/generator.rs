@@ -28,7 +28,7 @@
 use super::open;
 use crate::audio::mu_law::SILENCE;
 use crate::exec::cpu::Cpu;
-use crate::exec::{Executor, Feed, Limits, Misuse, Rows, Sampler, Sampling, State};
+use crate::exec::{Executor, Feed, Limits, Misuse, Rows, Sampler, Sampling, State, surprise};
 use crate::model::{Config, Model};
 use crate::plan::Plan;
 use crate::{Error, Result};
@@ -157,12 +157,7 @@ impl Generator {
     /// a text that has not begun costs nothing.
     pub fn surprise(&mut self, stream: usize, tokens: &[u32]) -> Result<f64> {
         let mut nats = 0.0;
-        self.listen(stream, tokens, |logits, token| {
-            let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let total: f64 = logits.iter().map(|l| f64::from(l - most).exp()).sum();
-            let own = logits.get(token as usize).copied().unwrap_or(f32::NEG_INFINITY);
-            nats += total.ln() - f64::from(own - most);
-        })?;
+        self.listen(stream, tokens, |logits, token| nats += surprise(logits, token))?;
         Ok(nats)
     }
 

@@ -21,7 +21,7 @@ mod state;
 pub(crate) mod testing;
 
 pub use rows::{Feed, Limits, Misuse, RowTable, Rows, Span};
-pub use sampling::{Sampler, Sampling};
+pub use sampling::{Sampler, Sampling, surprise};
 pub use state::State;
 
 use crate::Result;

@@ -50,6 +50,14 @@ impl Default for Sampling {
     }
 }
 
+/// What `token` costs by these logits, in nats: −ln of the share that it was given at temperature 1.
+pub fn surprise(logits: &[f32], token: u32) -> f64 {
+    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let total: f64 = logits.iter().map(|l| f64::from(l - most).exp()).sum();
+    let own = logits.get(token as usize).copied().unwrap_or(f32::NEG_INFINITY);
+    total.ln() - f64::from(own - most)
+}
+
 /// Draws tokens. Opening allocates; drawing does not.
 #[derive(Clone, Debug)]
 pub struct Sampler {

@@ -9,6 +9,32 @@ use super::config::GeneratorConfig;
 use crate::plan::{Act, Plan, PlanBuilder};
 use crate::{Error, Result};
 
+/// The tokens of 8-bit mu-law.
+const MU_LAW: usize = 256;
+
+impl GeneratorConfig {
+    /// Refuses a generator of other tokens than mu-law's.
+    pub fn of_mu_law(&self) -> Result<()> {
+        if self.vocabulary == MU_LAW {
+            return Ok(());
+        }
+        let got = format!("one of {} tokens", self.vocabulary);
+        Err(Error::input("model", format!("a generator of mu-law's {MU_LAW} tokens"), got))
+    }
+
+    /// The number of the class that a file of this stem is of: the one whose name it begins with, the longest of several, for «sixteen» is
+    /// not «six»; 0 where the model has no classes.
+    pub fn class_of(&self, stem: &str) -> Result<usize> {
+        if self.classes.is_empty() {
+            return Ok(0);
+        }
+        let fits = self.classes.iter().enumerate().filter(|(_, class)| stem.starts_with(class.as_str()));
+        let longest = fits.max_by_key(|(_, class)| class.len()).map(|(class, _)| class);
+        let expected = || format!("a name that begins with one of {}", self.classes.join(", "));
+        longest.ok_or_else(|| Error::input("file", expected(), stem))
+    }
+}
+
 /// The generator's plan.
 pub fn plan(config: &GeneratorConfig) -> Result<Plan> {
     let Some(outermost) = config.tiers.first() else {
@@ -69,6 +95,15 @@ mod tests {
         {
             assert!(with(classes).unwrap_err().contains("names without slashes, each once"), "{classes}");
         }
+    }
+
+    #[test]
+    fn a_name_tells_the_longest_class_that_it_begins_with() {
+        let text = r#"{"rate": 8000, "classes": ["six", "sixteen", "two"], "tiers": []}"#;
+        let config: GeneratorConfig = serde_json::from_str(text).unwrap();
+        let of = |stem| config.class_of(stem).map_err(|e| e.to_string());
+        assert_eq!((of("six-3"), of("sixteen-1"), of("two")), (Ok(0), Ok(1), Ok(2)));
+        assert!(of("ten").unwrap_err().contains("begins with one of six, sixteen, two, got ten"));
     }
 
     #[test]

@@ -9,8 +9,7 @@ use std::thread::{self, JoinHandle};
 
 use candle_core::Device;
 
-use super::examples::Examples;
-use super::mix::{Example, Mixer};
+use super::examples::{Examples, Maker, Pair, Row};
 use crate::{Error, Result};
 
 /// Which examples one process makes: of each step's `batch`, `count` from `from` on.
@@ -38,13 +37,13 @@ impl Share {
 const READY: usize = 2;
 
 /// Threads that make the examples of a share, and one that lays them side by side. They end when this is dropped.
-pub struct Ahead {
+pub struct Ahead<R: Row> {
     /// The steps' examples, and where they go when they were learned from, to be filled again; nothing once this is dropped.
-    ends: Option<(Receiver<Examples>, Sender<Examples>)>,
+    ends: Option<Ends<R>>,
     laying: Option<JoinHandle<()>>,
 }
 
-impl Drop for Ahead {
+impl<R: Row> Drop for Ahead<R> {
     /// Waits until nobody lays examples: pinned memory is let go of before the program ends.
     fn drop(&mut self) {
         self.ends = None;
@@ -54,41 +53,43 @@ impl Drop for Ahead {
     }
 }
 
+type Ends<R> = (Receiver<Examples<R>>, Sender<Examples<R>>);
+
 /// The examples of a step. Dropped, they are filled with others: whoever copies them to a device must have them there by then.
-pub struct Taken {
-    examples: Examples,
-    back: Sender<Examples>,
+pub struct Taken<R: Row> {
+    examples: Examples<R>,
+    back: Sender<Examples<R>>,
 }
 
-impl Deref for Taken {
-    type Target = Examples;
+impl<R: Row> Deref for Taken<R> {
+    type Target = Examples<R>;
 
-    fn deref(&self) -> &Examples {
+    fn deref(&self) -> &Examples<R> {
         &self.examples
     }
 }
 
-impl Drop for Taken {
+impl<R: Row> Drop for Taken<R> {
     fn drop(&mut self) {
         let empty = Examples::with_capacity(0, 0, &Device::Cpu);
         let _ = self.back.send(std::mem::replace(&mut self.examples, empty));
     }
 }
 
-impl Ahead {
-    /// Starts one thread a mixer; at most `room` examples wait for each other. They lie where `device` copies from best.
-    pub fn start(mixers: Vec<Mixer>, share: Share, room: usize, device: &Device) -> Self {
+impl<R: Row> Ahead<R> {
+    /// Starts one thread a maker; at most `room` examples wait for each other. They lie where `device` copies from best.
+    pub fn start<M: Maker<Row = R>>(makers: Vec<M>, share: Share, room: usize, device: &Device) -> Self {
         let ((give, made), (pass, ready), (back, empty)) =
             (sync_channel(room), sync_channel(READY), channel());
         let next = Arc::new(AtomicU64::new(0));
-        let len = mixers.first().map_or(0, Mixer::segment_len);
-        for mut mixer in mixers {
+        let len = makers.first().map_or(0, Maker::rows);
+        for mut maker in makers {
             let (give, next) = (give.clone(), Arc::clone(&next));
             thread::spawn(move || {
                 let _last_words = LastWords(give.clone());
                 loop {
                     let n = next.fetch_add(1, Ordering::Relaxed);
-                    if give.send(Some((n, mixer.example(share.index(n))))).is_err() {
+                    if give.send(Some((n, maker.make(share.index(n))))).is_err() {
                         return;
                     }
                 }
@@ -103,7 +104,7 @@ impl Ahead {
     }
 
     /// The examples of the next step.
-    pub fn take(&mut self) -> Result<Taken> {
+    pub fn take(&mut self) -> Result<Taken<R>> {
         let stopped = || Error::Train("the threads that make examples stopped early".into());
         let (ready, back) = self.ends.as_ref().ok_or_else(stopped)?;
         let examples = ready.recv().map_err(|_| stopped())?;
@@ -112,9 +113,9 @@ impl Ahead {
 }
 
 /// Says so when its thread panics: nobody else would make that example.
-struct LastWords(SyncSender<Option<(u64, Example)>>);
+struct LastWords<R>(SyncSender<Option<(u64, Pair<R>)>>);
 
-impl Drop for LastWords {
+impl<R> Drop for LastWords<R> {
     fn drop(&mut self) {
         if thread::panicking() {
             let _ = self.0.send(None);
@@ -123,10 +124,10 @@ impl Drop for LastWords {
 }
 
 /// Puts numbered examples in order, `count` of them side by side, until nobody gives or takes.
-fn in_order(
-    made: &Receiver<Option<(u64, Example)>>,
-    empty: &Receiver<Examples>,
-    pass: &SyncSender<Examples>,
+fn in_order<R: Row>(
+    made: &Receiver<Option<(u64, Pair<R>)>>,
+    empty: &Receiver<Examples<R>>,
+    pass: &SyncSender<Examples<R>>,
     count: usize,
 ) {
     let (mut early, mut next) = (BTreeMap::new(), 0);
@@ -154,7 +155,7 @@ fn in_order(
 mod tests {
     use super::*;
     use crate::train::corpus::Corpus;
-    use crate::train::mix::MixSpec;
+    use crate::train::mix::{MixSpec, Mixer};
 
     #[test]
     fn examples_come_in_order_whoever_makes_them() -> Result<()> {
@@ -165,10 +166,10 @@ mod tests {
         let share = Share { step: 3, batch: 8, from: 4, count: 4 };
         let mut ahead = Ahead::start(vec![mixer.clone(); 3], share, 5, &Device::Cpu);
         for step in 3..11 {
-            let mut expected = Examples::with_capacity(4, mixer.segment_len(), &Device::Cpu);
-            (8 * step + 4..8 * step + 8).for_each(|index| expected.push(&mixer.example(index)));
+            let mut expected = Examples::with_capacity(4, mixer.rows(), &Device::Cpu);
+            (8 * step + 4..8 * step + 8).for_each(|index| expected.push(&mixer.make(index)));
             let got = ahead.take()?;
-            assert_eq!((got.noisy(), got.clean()), (expected.noisy(), expected.clean()), "step {step}");
+            assert_eq!((got.heard(), got.wanted()), (expected.heard(), expected.wanted()), "step {step}");
         }
         Ok(())
     }
@@ -183,7 +184,7 @@ mod tests {
         });
         assert!(maker.join().is_err());
         // The other makers go on; what they make is not waited for.
-        let others = Example { noisy: vec![0.0], clean: vec![0.0], snr_db: None };
+        let others = Pair { heard: vec![0.0f32], wanted: vec![0.0] };
         assert!(give.send(Some((1, others))).is_ok());
         assert!(back.send(Examples::with_capacity(2, 1, &Device::Cpu)).is_ok());
         in_order(&made, &empty, &pass, 2);

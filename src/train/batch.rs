@@ -1,24 +1,21 @@
 //! One step's gradient: examples spread over threads, summed in a fixed order.
 //!
-//! Each group of examples is one graph over one `[S, T, 1]` tensor. The model answers `latency` samples late, so its output
-//! from there on is held against the clean sound's beginning, and the loss's gradient goes back over the plan. Sums over groups run
-//! over halves of halves, so neither the number of threads nor that of processes changes them.
+//! Each group of examples is one graph over one tensor of S streams of T rows. The task's judge holds its output against what was wanted, and
+//! the loss's gradient goes back over the plan. Sums over groups run over halves of halves, so neither the number of threads nor that of
+//! processes changes them.
 //!
 //! On the CPU each thread makes and learns from its own groups; on a GPU the whole batch is one graph.
-
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use candle_core::Tensor;
 
 use super::begins::Begins;
-use super::examples::Examples;
-use super::judge::{Judge, Verdict};
+use super::examples::{Examples, Maker, Row};
 use super::loss::{LossParts, LossValues};
-use super::mix::Mixer;
 use super::peers::halves;
-use crate::exec::candle::{CandleInput, CandleModel, CandleState, Dropout, train_error};
-use crate::{Error, Result};
+use super::spread::spread;
+use super::task::{Judge, Task, Verdict};
+use crate::Result;
+use crate::exec::candle::{CandleModel, CandleState, Dropout, train_error};
 
 /// What this process's examples of a step gave.
 pub struct Gradient {
@@ -41,11 +38,11 @@ pub struct Graph {
 }
 
 /// A thread's own things.
-pub struct Worker {
+pub struct Worker<T: Task> {
     /// Makes examples.
-    pub mixer: Mixer,
+    pub maker: T::Maker,
     /// Judges outputs.
-    pub judge: Judge,
+    pub judge: T::Judge,
 }
 
 /// What a step's graphs need beside their examples.
@@ -53,88 +50,62 @@ pub struct Worker {
 pub struct Step<'a> {
     /// The model as it stands.
     pub model: &'a CandleModel,
-    /// Samples that its output is late.
-    pub latency: usize,
     /// Where streams begin.
     pub begins: &'a Begins,
     /// What dropout draws by.
     pub dropout: Dropout,
-    /// Samples of a segment; 0 takes examples whole.
+    /// Rows of a segment; 0 takes examples whole.
     pub segment: usize,
 }
 
 impl Step<'_> {
     /// The gradient over graphs `graphs` of a step, `group` examples each; the first example of all graphs is `first`.
-    pub fn gradient(
+    pub fn gradient<T: Task>(
         &self,
-        workers: &mut [Worker],
+        workers: &mut [Worker<T>],
         first: u64,
         graphs: std::ops::Range<usize>,
         group: usize,
     ) -> Result<Gradient> {
-        let groups = graphs.len();
-        let next = AtomicUsize::new(0);
-        type Part = (Vec<LossValues>, Vec<f32>, CandleState);
-        let done: Mutex<Vec<Option<Result<Part>>>> = Mutex::new((0..groups).map(|_| None).collect());
-        std::thread::scope(|scope| {
-            for worker in workers.iter_mut() {
-                scope.spawn(|| {
-                    loop {
-                        let i = next.fetch_add(1, Ordering::Relaxed);
-                        if i >= groups {
-                            return;
-                        }
-                        let number = graphs.start + i;
-                        let from = first + (number * group) as u64;
-                        let len = worker.mixer.segment_len();
-                        let mut examples = Examples::with_capacity(group, len, self.model.device());
-                        (from..from + group as u64)
-                            .for_each(|index| examples.push(&worker.mixer.example(index)));
-                        let result =
-                            self.graph(&mut worker.judge, &examples, number, from).and_then(|graph| {
-                                let flat = graph.flat.to_vec1::<f32>().map_err(train_error)?;
-                                Ok((graph.verdict.values()?, flat, graph.end))
-                            });
-                        if let Some(place) = done.lock().unwrap_or_else(|e| e.into_inner()).get_mut(i) {
-                            *place = Some(result);
-                        }
-                    }
-                });
-            }
-        });
-        let done = done.into_inner().unwrap_or_else(|e| e.into_inner());
-        let missing = || Err(Error::Train("a worker thread stopped early".into()));
-        let (mut values, mut parts, mut ends) = (Vec::new(), Vec::new(), Vec::new());
-        for part in done {
-            let (more, flat, end) = part.unwrap_or_else(missing)?;
+        let parts = spread(workers, graphs.len(), |worker, i| {
+            let number = graphs.start + i;
+            let from = first + (number * group) as u64;
+            let mut examples = Examples::with_capacity(group, worker.maker.rows(), self.model.device());
+            (from..from + group as u64).for_each(|index| examples.push(&worker.maker.make(index)));
+            let graph = self.graph(&mut worker.judge, &examples, number, from)?;
+            let flat = graph.flat.to_vec1::<f32>().map_err(train_error)?;
+            Ok((graph.verdict.values()?, flat, graph.end))
+        })?;
+        let (mut values, mut flats, mut ends) = (Vec::new(), Vec::new(), Vec::new());
+        for (more, flat, end) in parts {
             values.extend(more);
+            flats.push(flat);
             ends.push(end);
-            parts.push(flat);
         }
-        Ok(Gradient { values, flat: halves(parts), ends })
+        Ok(Gradient { values, flat: halves(flats), ends })
     }
 
     /// Graph `number` of a step, over these examples, the first of which is `first` of the run.
-    pub fn graph(&self, judge: &mut Judge, examples: &Examples, number: usize, first: u64) -> Result<Graph> {
-        let (model, latency) = (self.model, self.latency);
-        let (count, len) = (examples.count(), examples.len());
-        if len <= latency {
-            let expected = format!("examples longer than the model's latency of {latency} samples");
-            return Err(Error::input("recipe [mix]", expected, format!("{len} samples")));
-        }
+    pub fn graph<J: Judge>(
+        &self,
+        judge: &mut J,
+        examples: &Examples<J::Row>,
+        number: usize,
+        first: u64,
+    ) -> Result<Graph> {
+        let (model, count) = (self.model, examples.count());
         let begin = self.begins.of(model, number, first, count)?;
-        let input =
-            Tensor::from_slice(examples.noisy(), (count, len, 1), model.device()).map_err(train_error)?;
+        let input = examples.input(model.device())?;
         let in_batch = (number * count) as u64;
         let dropout = Dropout { first_stream: in_batch, ..self.dropout };
-        let (input, dropout) = (CandleInput::Samples(&input), Some(dropout));
+        let (input, dropout) = (J::Row::input(&input), Some(dropout));
         let (verdict, grads, end) = if self.segment == 0 {
             let (y, end, tape) = model.record(&begin, input, dropout)?;
-            let (verdict, grad) = judge.judge(&y, latency, examples)?;
+            let (verdict, grad) = judge.judge(&y, examples)?;
             (verdict, tape.of_weights().backward(&grad, None)?, end)
         } else {
             let (y, end, segments) = model.record_segments(&begin, input, dropout, self.segment)?;
-            let (verdict, grad) = judge.judge(&y, latency, examples)?;
+            let (verdict, grad) = judge.judge(&y, examples)?;
             (verdict, segments.of_weights().backward(&grad, None)?, end)
         };
         let flat = model.layout().gather(&grads, model.flat()).map_err(train_error)?;

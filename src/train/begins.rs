@@ -3,8 +3,8 @@
 //! A recurrent model that only ever learned from zeros answers badly after a long silence or a change of scene: states that it
 //! never met. So a share of the examples begins in the state that a live stream begins in (silence heard until nothing moves,
 //! [`settle`]), and a share goes on from the final state of the same place in the batch of the step before. Gradients stop
-//! there. Which example begins where is a function of (seed, index); the states are in the checkpoint, so a resumed run goes
-//! on with the same.
+//! there. A model that learns long sounds window by window goes on in the same way, from each window to the next. Which example
+//! begins where is a function of its index ([`Course`]); the states are in the checkpoint, so a resumed run goes on with the same.
 //!
 //! ```
 //! use cascabel::train::begins::BeginSpec;
@@ -56,11 +56,76 @@ impl BeginSpec {
     }
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum Begin {
+/// Where an example begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// At zeros.
     Zeros,
+    /// In the settled state.
     Settled,
+    /// Where the example of the same place in the batch ended a step before.
     Carried,
+}
+
+/// Which examples begin where.
+#[derive(Clone, Copy, Debug)]
+pub enum Course {
+    /// As drawn for each by itself, in these shares.
+    Drawn {
+        /// The shares.
+        spec: BeginSpec,
+        /// The run's.
+        seed: u64,
+    },
+    /// Each place of the batch goes through `windows` examples, one after the other, from zeros.
+    Windows {
+        /// Examples of a step.
+        batch: u64,
+        /// 1 or more.
+        windows: u64,
+    },
+}
+
+impl Course {
+    /// Where example `index` begins.
+    pub fn of(&self, index: u64) -> Begin {
+        match self {
+            Self::Drawn { spec, seed } => {
+                let drawn = Dice::new(seed ^ SALT, index).unit() as f32;
+                if drawn < spec.settled {
+                    Begin::Settled
+                } else if drawn < spec.settled + spec.carried {
+                    Begin::Carried
+                } else {
+                    Begin::Zeros
+                }
+            }
+            Self::Windows { batch, windows } if (index / batch).is_multiple_of(*windows) => Begin::Zeros,
+            Self::Windows { .. } => Begin::Carried,
+        }
+    }
+
+    /// Whether any begins in the settled state.
+    pub fn settles(&self) -> bool {
+        matches!(self, Self::Drawn { spec, .. } if spec.settled > 0.0)
+    }
+
+    /// Whether any goes on from another.
+    pub fn carries(&self) -> bool {
+        match self {
+            Self::Drawn { spec, .. } => spec.carried > 0.0,
+            Self::Windows { windows, .. } => *windows > 1,
+        }
+    }
+
+    /// An example that goes on where another ended must begin in the same phase of every tier; `what` of the recipe says that one does.
+    pub fn check(&self, what: &str, plan: &Plan, rows: usize) -> Result<()> {
+        if !self.carries() || rows.is_multiple_of(plan.period()) {
+            return Ok(());
+        }
+        let expected = format!("examples of a multiple of {} samples, the model's period", plan.period());
+        Err(Error::input(what, expected, format!("{rows} samples")))
+    }
 }
 
 /// A settled state to come.
@@ -86,8 +151,7 @@ impl Next {
 
 /// The states that examples may begin from.
 pub struct Begins {
-    spec: BeginSpec,
-    seed: u64,
+    course: Course,
     settled: Option<State>,
     /// What is in use from the next time on.
     next: Next,
@@ -97,13 +161,13 @@ pub struct Begins {
 
 impl Begins {
     /// Nothing heard yet, for steps of so many graphs.
-    pub fn new(spec: BeginSpec, seed: u64, graphs: usize) -> Self {
-        Self { spec, seed: seed ^ SALT, settled: None, next: Next::Nothing, carried: vec![None; graphs] }
+    pub fn new(course: Course, graphs: usize) -> Self {
+        Self { course, settled: None, next: Next::Nothing, carried: vec![None; graphs] }
     }
 
     /// Whether a step settles anew.
     pub fn settles_at(&self, step: u64) -> bool {
-        self.spec.settled > 0.0 && (self.settled.is_none() || step.is_multiple_of(SETTLE_EVERY))
+        self.course.settles() && (self.settled.is_none() || step.is_multiple_of(SETTLE_EVERY))
     }
 
     /// Takes the state that settled since the last time, and lets the weights of this step settle for the next.
@@ -126,7 +190,7 @@ impl Begins {
     pub fn of(&self, model: &CandleModel, graph: usize, first: u64, count: usize) -> Result<CandleState> {
         let mut state = model.zero_state(count)?;
         let carried = self.carried.get(graph).and_then(Option::as_ref);
-        let begins: Vec<Begin> = (first..first + count as u64).map(|index| self.draw(index)).collect();
+        let begins: Vec<Begin> = (first..first + count as u64).map(|index| self.course.of(index)).collect();
         let settled = match self.settled.as_ref().filter(|_| begins.contains(&Begin::Settled)) {
             Some(settled) => {
                 Some(CandleState::stack(model.plan(), std::slice::from_ref(settled), model.dtype())?)
@@ -152,20 +216,9 @@ impl Begins {
         Ok(state)
     }
 
-    fn draw(&self, index: u64) -> Begin {
-        let drawn = Dice::new(self.seed, index).unit() as f32;
-        if drawn < self.spec.settled {
-            Begin::Settled
-        } else if drawn < self.spec.settled + self.spec.carried {
-            Begin::Carried
-        } else {
-            Begin::Zeros
-        }
-    }
-
     /// Keeps where the graphs of a step from `first` on ended; with a loss that is not finite, nothing.
     pub fn keep(&mut self, first: usize, ends: Vec<CandleState>, loss: f64) {
-        let wanted = self.spec.carried > 0.0 && loss.is_finite();
+        let wanted = self.course.carries() && loss.is_finite();
         for (place, end) in self.carried.iter_mut().skip(first).zip(ends) {
             *place = wanted.then_some(CandleState { position: 0, ..end });
         }
@@ -173,7 +226,7 @@ impl Begins {
 
     /// Brings to rank 0 where the other processes' graphs ended, for a checkpoint; all call this together.
     pub fn gather(&mut self, plan: &Plan, peers: &mut dyn Peers) -> Result<()> {
-        if peers.world() == 1 || self.spec.carried == 0.0 {
+        if peers.world() == 1 || !self.course.carries() {
             return Ok(());
         }
         let share = self.carried.len() / peers.world();

@@ -12,12 +12,11 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde::{Deserialize, Serialize};
 
 use super::random::Dice;
+use super::spread::spread;
 use crate::error::{Error, Result};
 
 /// What counts as sound in a folder.
@@ -82,22 +81,9 @@ impl Corpus {
         source: Source,
         read: &(dyn Fn(&Path) -> Result<Vec<f32>> + Sync),
     ) -> Result<Self> {
-        let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let done = Mutex::new(BTreeMap::new());
-        let work = || {
-            while !failed.load(Ordering::Relaxed) {
-                let i = next.fetch_add(1, Ordering::Relaxed);
-                let Some(path) = files.get(i) else { return };
-                let clip = read(path).and_then(|samples| pack(&path.to_string_lossy(), &samples));
-                failed.fetch_or(clip.is_err(), Ordering::Relaxed);
-                done.lock().unwrap_or_else(|e| e.into_inner()).insert(i, clip);
-            }
-        };
-        let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(files.len());
-        std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
-        let done = done.into_inner().unwrap_or_else(|e| e.into_inner());
-        let clips = done.into_iter().map(|(i, clip)| Ok((source.of(&files[i]), clip?)));
-        Self::gather(clips.collect::<Result<Vec<_>>>()?)
+        let packed = read_all(files, &|path| pack(&path.to_string_lossy(), &read(path)?))?;
+        let sources = files.iter().map(|path| source.of(path));
+        Self::gather(sources.zip(packed).collect())
     }
 
     /// A corpus of (source, samples).
@@ -192,6 +178,15 @@ fn pack(name: &str, samples: &[f32]) -> Result<(Vec<i16>, f32)> {
     let peak = samples.iter().fold(0f32, |peak, x| peak.max(x.abs()));
     let scale = if peak > 0.0 { peak / 32767.0 } else { 1.0 };
     Ok((samples.iter().map(|x| (x / scale).round() as i16).collect(), scale))
+}
+
+/// What `read` makes of each file, in their order, on all cores.
+pub(super) fn read_all<R: Send>(
+    files: &[PathBuf],
+    read: &(dyn Fn(&Path) -> Result<R> + Sync),
+) -> Result<Vec<R>> {
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(files.len());
+    spread(&mut vec![(); threads], files.len(), |_, i| read(&files[i]))
 }
 
 /// Every sound file under `dirs`, sorted by path within each; hidden files and folders are left out.

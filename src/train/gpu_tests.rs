@@ -93,23 +93,38 @@ fn losses(recipe: &Recipe, folder: &std::path::Path, device: Device) -> Result<V
     Ok(losses)
 }
 
+/// Writes four seconds of a hum in noise.
+fn hum(folder: &std::path::Path, name: &str, seed: u64) -> Result<()> {
+    let path = folder.join(name);
+    std::fs::create_dir_all(path.parent().unwrap_or(folder)).map_err(|e| Error::io("create", &path, e))?;
+    let (mut dice, mut wave) = (Dice::new(7, seed), 0.0);
+    let sound = (0..64_000).map(|n| {
+        wave = 0.9 * wave + 0.1 * dice.normal();
+        wave + 0.2 * (n as f32 * 0.06).sin()
+    });
+    let sound = Sound::new(SampleRate::new(16_000)?, vec![sound.collect()])?;
+    write_path(&path, &sound, WavDepth::Float32)?;
+    Ok(())
+}
+
+/// Holds twenty steps on the GPU against twenty on the CPU.
+fn twenty_steps_agree(recipe: &Recipe, folder: &std::path::Path) -> Result<()> {
+    let gpu = device("cuda")?;
+    let (on_cpu, on_gpu) = (losses(recipe, folder, Device::Cpu)?, losses(recipe, folder, gpu)?);
+    assert_eq!((on_cpu.len(), on_gpu.len()), (20, 20));
+    let off = |(a, b): (&f64, &f64)| (a - b).abs() / a.abs().max(1e-3);
+    let worst = on_cpu.iter().zip(&on_gpu).map(off).fold(0.0, f64::max);
+    println!("losses off by {worst:e} at most: {on_cpu:?}");
+    assert!(worst < 1e-3, "{on_cpu:?} {on_gpu:?}");
+    Ok(())
+}
+
 #[test]
 #[ignore = "needs an NVIDIA GPU: make gpu-test"]
 fn gpu_twenty_steps_have_the_same_losses_on_both() -> Result<()> {
-    let gpu = device("cuda")?;
     let folder = tempfile::tempdir().map_err(|e| Error::io("create", std::path::Path::new("folder"), e))?;
-    let rate = SampleRate::new(16_000)?;
-    for (i, name) in ["clean/a", "noise/wind", "valid-clean/b", "valid-noise/rain"].into_iter().enumerate() {
-        let path = folder.path().join(format!("{name}/x.wav"));
-        std::fs::create_dir_all(path.parent().unwrap_or(folder.path()))
-            .map_err(|e| Error::io("create", &path, e))?;
-        let mut dice = Dice::new(7, i as u64);
-        let mut wave = 0.0;
-        let sound = (0..64_000).map(|n| {
-            wave = 0.9 * wave + 0.1 * dice.normal();
-            wave + 0.2 * (n as f32 * 0.06).sin()
-        });
-        write_path(&path, &Sound::new(rate, vec![sound.collect()])?, WavDepth::Float32)?;
+    for (name, seed) in ["clean/a", "noise/wind", "valid-clean/b", "valid-noise/rain"].into_iter().zip(0..) {
+        hum(folder.path(), &format!("{name}/x.wav"), seed)?;
     }
     let at = |name: &str| folder.path().join(name).display().to_string();
     let text = include_str!("../../models/denoise.toml")
@@ -122,13 +137,28 @@ fn gpu_twenty_steps_have_the_same_losses_on_both() -> Result<()> {
         .replace("products = \"tf32\"", "products = \"f32\"")
         .replace("valid_examples = 64", "valid_examples = 1")
         .replace("settle_seconds = 60", "settle_seconds = 1");
-    let recipe = Recipe::parse(&text, "twenty.toml")?;
-    let (on_cpu, on_gpu) =
-        (losses(&recipe, folder.path(), Device::Cpu)?, losses(&recipe, folder.path(), gpu)?);
-    assert_eq!((on_cpu.len(), on_gpu.len()), (20, 20));
-    let off = |(a, b): (&f64, &f64)| (a - b).abs() / a.abs().max(1e-3);
-    let worst = on_cpu.iter().zip(&on_gpu).map(off).fold(0.0, f64::max);
-    println!("losses off by {worst:e} at most: {on_cpu:?}");
-    assert!(worst < 1e-3, "{on_cpu:?} {on_gpu:?}");
+    twenty_steps_agree(&Recipe::parse(&text, "twenty.toml")?, folder.path())
+}
+
+#[test]
+#[ignore = "needs an NVIDIA GPU: make gpu-test"]
+fn gpu_twenty_steps_of_a_generator_have_the_same_losses_on_both() -> Result<()> {
+    let folder = tempfile::tempdir().map_err(|e| Error::io("create", std::path::Path::new("folder"), e))?;
+    for (name, seed) in ["zero-a", "zero-b", "one-a", "one-b"].into_iter().zip(0..) {
+        hum(folder.path(), &format!("digits/{name}.wav"), seed)?;
+    }
+    // Of the bundled recipe's shape; windows of a carried state, whole and in segments.
+    for (name, segment) in [("whole", 0), ("parts", 200)] {
+        let text = include_str!("../../models/digits.toml")
+            .replace("data/digits/train", &folder.path().join("digits").display().to_string())
+            .replace("data/digits/valid", &folder.path().join("digits").display().to_string())
+            .replace("seconds = 1.0", "seconds = 0.064\nwindows = 3\nvalid_seconds = 0.2")
+            .replace("batch = 64", &format!("batch = 4\nsegment = {segment}"))
+            .replace("products = \"tf32\"", "products = \"f32\"")
+            .replace("valid_examples = 250", "valid_examples = 1");
+        let recipe = Recipe::parse(&text, "twenty.toml")?;
+        assert!(recipe.run.batch == 4 && recipe.clips.as_ref().is_some_and(|clips| clips.windows == 3));
+        twenty_steps_agree(&recipe, &folder.path().join(name))?;
+    }
     Ok(())
 }

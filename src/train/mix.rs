@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use super::augment::{active_power, band_limit, cascade, fade, power, swell, tone};
 use super::corpus::Corpus;
+use super::examples::{Maker, Pair};
 use super::noises::Kind;
 use super::random::Dice;
 use super::reverb::{Convolver, Room};
@@ -224,11 +225,6 @@ impl Mixer {
         Ok(Self { spec: spec.clone(), rate, len, seed, speech, noise, convolver })
     }
 
-    /// Samples in an example.
-    pub fn segment_len(&self) -> usize {
-        self.len
-    }
-
     /// Example `index`.
     pub fn example(&mut self, index: u64) -> Example {
         let mut dice = Dice::new(self.seed, index);
@@ -398,6 +394,19 @@ impl Mixer {
                 clip = clips.any_by_length(dice);
             }
         }
+    }
+}
+
+impl Maker for Mixer {
+    type Row = f32;
+
+    fn rows(&self) -> usize {
+        self.len
+    }
+
+    fn make(&mut self, index: u64) -> Pair<f32> {
+        let Example { noisy, clean, .. } = self.example(index);
+        Pair { heard: noisy, wanted: clean }
     }
 }
 

@@ -1,7 +1,9 @@
-//! Training: examples mixed on the fly, losses with their gradients, the optimiser, runs that stop and resume.
+//! Training: examples made on the fly, losses with their gradients, the optimiser, runs that stop and resume.
 //!
 //! ```text
-//! recipe ─► corpus ─► mix ─► batch (candle on the plan, loss) ─► adamw ─► checkpoint, model file
+//! recipe ─► task ─► examples ─► batch (candle on the plan, the task's judge) ─► adamw ─► checkpoint, model file
+//!           filter: noisy sounds mixed of clean ones and noise
+//!           generator: windows of clips, as tokens
 //! ```
 //!
 //! Without the feature `train`, only the losses and the figures of an evaluation are here.
@@ -24,8 +26,6 @@ pub mod corpus;
 pub mod examples;
 #[cfg(all(test, feature = "train-cuda"))]
 mod gpu_tests;
-#[cfg(feature = "train")]
-pub mod judge;
 #[cfg(feature = "train-cuda")]
 pub mod learner;
 #[cfg(feature = "train")]
@@ -53,4 +53,6 @@ pub mod schedule;
 #[cfg(feature = "train")]
 pub mod speed;
 #[cfg(feature = "train")]
-pub mod validate;
+mod spread;
+#[cfg(feature = "train")]
+pub mod task;

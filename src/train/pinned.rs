@@ -9,17 +9,17 @@ use candle_core::Device;
 /// From memory that is not pinned the driver copies piece by piece through its own, once all work before is done, and the host
 /// waits for it. On the CPU it is a vector.
 #[derive(Debug)]
-pub struct PinnedVec {
+pub struct PinnedVec<X> {
     /// Let go of before the numbers are.
     #[cfg(feature = "train-cuda")]
     _pin: Option<pin::Pin>,
-    numbers: Vec<f32>,
+    numbers: Vec<X>,
 }
 
-impl PinnedVec {
+impl<X: Copy> PinnedVec<X> {
     /// An empty one with room for `count` numbers.
     pub fn with_capacity(count: usize, device: &Device) -> Self {
-        let numbers = Vec::<f32>::with_capacity(count);
+        let numbers = Vec::<X>::with_capacity(count);
         let _ = device;
         Self {
             #[cfg(feature = "train-cuda")]
@@ -29,7 +29,7 @@ impl PinnedVec {
     }
 
     /// Adds numbers; those that there is no room for are left out.
-    pub fn extend(&mut self, more: &[f32]) {
+    pub fn extend(&mut self, more: &[X]) {
         let room = self.numbers.capacity() - self.numbers.len();
         self.numbers.extend_from_slice(&more[..more.len().min(room)]);
     }
@@ -40,10 +40,10 @@ impl PinnedVec {
     }
 }
 
-impl Deref for PinnedVec {
-    type Target = [f32];
+impl<X> Deref for PinnedVec<X> {
+    type Target = [X];
 
-    fn deref(&self) -> &[f32] {
+    fn deref(&self) -> &[X] {
         &self.numbers
     }
 }
@@ -69,10 +69,10 @@ mod pin {
 
     impl Pin {
         /// Pins a vector's room. The vector must keep it until this is dropped; nothing on the CPU, or if the driver won't.
-        pub fn new(numbers: &Vec<f32>, device: &Device) -> Option<Self> {
+        pub fn new<X>(numbers: &Vec<X>, device: &Device) -> Option<Self> {
             let context = Arc::clone(device.as_cuda_device().ok()?.cuda_stream().context());
             context.bind_to_thread().ok()?;
-            let (at, bytes) = (numbers.as_ptr().cast_mut().cast(), numbers.capacity() * size_of::<f32>());
+            let (at, bytes) = (numbers.as_ptr().cast_mut().cast(), numbers.capacity() * size_of::<X>());
             // SAFETY: these bytes are the vector's.
             #[allow(unsafe_code)]
             let done = unsafe { sys::cuMemHostRegister_v2(at, bytes, 0) };

@@ -1,5 +1,8 @@
 //! A training run as a TOML file: data, model, loss, schedule, seed.
 //!
+//! `[model] kind` says what is learned. A filter learns from `[data] clean` and `noise`, mixed by `[mix]`, under `[loss]`; a generator
+//! from windows of the clips of `[data] clean`, cut by `[clips]`, and its loss is the bits that their samples cost it.
+//!
 //! Paths are relative to the folder that the run is started in. Unknown keys are refused, so that a misspelt one cannot
 //! silently leave a default in place.
 
@@ -9,12 +12,13 @@ use serde::{Deserialize, Serialize};
 
 use super::adamw::AdamWSpec;
 use super::begins::BeginSpec;
+use super::corpus::find;
 use super::loss::LossSpec;
 use super::mix::MixSpec;
 use super::schedule::Schedule;
+use super::task::generator::ClipsSpec;
 use crate::exec::candle::Products;
-use crate::model::Config;
-use crate::model::config::Mask;
+use crate::model::{Config, FilterConfig, GeneratorConfig, Mask};
 use crate::{Error, Result};
 
 /// A whole recipe.
@@ -32,11 +36,15 @@ pub struct Recipe {
     pub model: Config,
     /// Folders of clips.
     pub data: Data,
-    /// How examples are made of them.
-    #[serde(default)]
-    pub mix: MixSpec,
-    /// What is minimised.
-    pub loss: LossSpec,
+    /// How a filter's examples are made of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mix: Option<MixSpec>,
+    /// How a generator's are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clips: Option<ClipsSpec>,
+    /// What is minimised, of a filter; a generator's loss is the bits of a sample.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<LossSpec>,
     /// The optimiser.
     #[serde(default)]
     pub optimiser: AdamWSpec,
@@ -61,17 +69,39 @@ pub struct About {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Data {
-    /// Clean sound to train on.
+    /// Sound to train on: clean, for a filter.
     pub clean: Vec<PathBuf>,
-    /// Beginnings of the names of clean files that are left out.
+    /// Beginnings of the names of its files that are left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leave_out: Vec<String>,
-    /// Noise to train on.
+    /// Noise to train a filter on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub noise: Vec<PathBuf>,
-    /// Clean sound to validate on.
+    /// Sound to validate on.
     pub valid_clean: Vec<PathBuf>,
-    /// Noise to validate on.
+    /// Noise to validate a filter on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub valid_noise: Vec<PathBuf>,
+}
+
+impl Data {
+    /// The files of the sound to train on.
+    pub fn clean_files(&self) -> Result<Vec<PathBuf>> {
+        let wanted = |file: &PathBuf| {
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            !self.leave_out.iter().any(|start| name.starts_with(start.as_str()))
+        };
+        Ok(find(&self.clean)?.into_iter().filter(wanted).collect())
+    }
+}
+
+/// What a recipe says of its kind of model.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Lesson<'a> {
+    /// Clean sound from noisy sound.
+    Filter(&'a FilterConfig, MixSpec, &'a LossSpec),
+    /// The next sample from those before it.
+    Generator(&'a GeneratorConfig, ClipsSpec),
 }
 
 /// How a run proceeds.
@@ -85,7 +115,7 @@ pub struct RunSpec {
     pub group: usize,
     /// Steps from one validation to the next.
     pub valid_every: u64,
-    /// Examples of a validation.
+    /// Examples of a validation; of a generator's, clips.
     pub valid_examples: usize,
     /// Minutes from one checkpoint to the next.
     pub checkpoint_minutes: f64,
@@ -158,8 +188,13 @@ impl Recipe {
                 e.message().replace('\n', " "),
             )
         };
-        let recipe: Self = toml::from_str(text).map_err(wrong)?;
+        let mut recipe: Self = toml::from_str(text).map_err(wrong)?;
         recipe.check()?;
+        // What was left out stands in the recipe's text as it is.
+        match recipe.model {
+            Config::Generator(_) => drop(recipe.clips.get_or_insert_default()),
+            _ => drop(recipe.mix.get_or_insert_default()),
+        }
         Ok(recipe)
     }
 
@@ -179,6 +214,7 @@ impl Recipe {
         if !fine {
             return Err(Error::input("recipe [run]", expected, format!("{run:?}")));
         }
+        self.lesson()?;
         run.begin.check(run.settle_seconds > 0)?;
         let linear = matches!(&self.model, Config::Filter(filter) if filter.mask == Mask::None);
         if run.dry == 0.0 || (linear && (0.0..1.0).contains(&run.dry)) {
@@ -189,6 +225,51 @@ impl Recipe {
             "0, or less than 1 for a filter with mask = \"none\"",
             run.dry.to_string(),
         ))
+    }
+
+    /// What is to be learned; one line for the first section that is missing or that is another kind's.
+    pub fn lesson(&self) -> Result<Lesson<'_>> {
+        let (data, run) = (&self.data, &self.run);
+        let none_for = |kind: &str, sections: &[(&str, bool)]| match sections.iter().find(|section| section.1)
+        {
+            Some((what, _)) => {
+                Err(Error::input(format!("recipe {what}"), format!("none for a {kind}"), "one"))
+            }
+            None => Ok(()),
+        };
+        let missing = |what: &str| Error::input(format!("recipe {what}"), "one for a filter", "none");
+        match &self.model {
+            Config::Filter(config) => {
+                none_for("filter", &[("[clips]", self.clips.is_some())])?;
+                for (what, folders) in
+                    [("[data] noise", &data.noise), ("[data] valid_noise", &data.valid_noise)]
+                {
+                    folders.first().ok_or_else(|| missing(what))?;
+                }
+                let loss = self.loss.as_ref().ok_or_else(|| missing("[loss]"))?;
+                Ok(Lesson::Filter(config, self.mix.clone().unwrap_or_default(), loss))
+            }
+            Config::Generator(config) => {
+                let others = [
+                    ("[data] noise", !data.noise.is_empty() || !data.valid_noise.is_empty()),
+                    ("[mix]", self.mix.is_some()),
+                    ("[loss], which is the bits of a sample,", self.loss.is_some()),
+                    ("[run] settle_seconds", run.settle_seconds > 0),
+                    ("[run.begin], which [clips] windows replaces,", run.begin != BeginSpec::default()),
+                    ("[run] dry", run.dry != 0.0),
+                ];
+                none_for("generator", &others)?;
+                config.of_mu_law()?;
+                let clips = self.clips.clone().unwrap_or_default();
+                clips.check(config.rate)?;
+                Ok(Lesson::Generator(config, clips))
+            }
+            Config::Language(_) => Err(Error::input(
+                "recipe [model]",
+                "a model of sound",
+                "one of text, which recipes do not train",
+            )),
+        }
     }
 
     /// The recipe as text, for the model's card.
@@ -231,6 +312,22 @@ mod tests {
         let gmacs = plan.cost().flop_per_row() * rate / 2e9;
         assert!(gmacs <= 0.5, "{gmacs} GMAC/s");
         assert!(model.latency() as f64 <= 8e-3 * rate, "{} frames", model.latency());
+        Ok(())
+    }
+
+    #[test]
+    fn the_generators_recipes_are_some_and_keep_to_their_budget() -> Result<()> {
+        for (text, most) in [
+            (include_str!("../../models/digits.toml"), 2_000_000),
+            (include_str!("../../models/music.toml"), 6_500_000),
+        ] {
+            let recipe = Recipe::parse(text, "generator.toml")?;
+            assert_eq!(Recipe::parse(&recipe.to_text(), "card")?, recipe);
+            let Lesson::Generator(model, clips) = recipe.lesson()? else { panic!("not a generator") };
+            let plan = recipe.model.plan()?;
+            assert!(recipe.run.store == Store::F16 && plan.param_count() <= most, "{}", plan.param_count());
+            clips.course(recipe.run.batch).check(&recipe.name, &plan, clips.rows(model.rate))?;
+        }
         Ok(())
     }
 

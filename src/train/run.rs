@@ -1,7 +1,7 @@
 //! A training run from its recipe to a model file: steps, validations, checkpoints, the log.
 //!
 //! ```text
-//! corpus ─► examples ─► candle on the plan ─► loss ─► gradient ─► AdamW ─► weights, their moving average ─► model file
+//! task ─► examples ─► candle on the plan ─► loss ─► gradient ─► AdamW ─► weights, their moving average ─► model file
 //! ```
 
 mod event;
@@ -25,15 +25,11 @@ use super::batch::{Step, Worker, mean, sums};
 use super::begins::{Begins, Settling};
 use super::checkpoint::{self, Progress};
 #[cfg(feature = "train-cuda")]
-use super::judge::Judge;
-#[cfg(feature = "train-cuda")]
 use super::learner::Learner;
 use super::log;
-use super::loss::Loss;
-use super::mix::Example;
 use super::peers::{Peers, Place};
-use super::recipe::{Recipe, Store};
-use super::validate::{Validation, validate};
+use super::recipe::{Lesson, Recipe, Store};
+use super::task::{Filter, Generator, Task, Validation};
 use crate::audio::could_be_folder;
 use crate::exec::State;
 use crate::exec::candle::{CandleModel, CandleState, Dropout};
@@ -70,7 +66,25 @@ pub struct RunOptions<'a> {
 /// that train together that of rank 0 does so; the others return nothing.
 pub fn train(recipe: &Recipe, options: &mut RunOptions<'_>) -> Result<Option<Model>> {
     could_be_folder(&options.out)?;
-    let mut run = Run::open(recipe, options)?;
+    let plan = recipe.model.plan()?;
+    open::divides(recipe, options)?;
+    let threads =
+        options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get())).max(1);
+    match recipe.lesson()? {
+        Lesson::Filter(model, mix, loss) => {
+            let task = Filter::read(recipe, (model, &mix, loss), &plan, threads)?;
+            through(Run::open(recipe, task, plan, threads, options)?, options)
+        }
+        Lesson::Generator(model, clips) => {
+            let task = Generator::read(recipe, (model, &clips), &plan, threads)?;
+            through(Run::open(recipe, task, plan, threads, options)?, options)
+        }
+    }
+}
+
+/// Takes a run to its end, or to where it is stopped.
+fn through<T: Task>(mut run: Run<'_, T>, options: &mut RunOptions<'_>) -> Result<Option<Model>> {
+    let recipe = run.recipe;
     let begun = Instant::now();
     let (mut saved, mut judged) = (Instant::now(), None);
     while run.progress.step < recipe.schedule.steps && !run.wishes.stop {
@@ -108,12 +122,12 @@ pub fn train(recipe: &Recipe, options: &mut RunOptions<'_>) -> Result<Option<Mod
 }
 
 /// Who makes a step's examples.
-enum Makes {
+enum Makes<T: Task> {
     /// Each thread its own, as it goes: the CPU has nothing else to do.
-    Workers(Vec<Worker>),
+    Workers(Vec<Worker<T>>),
     /// Threads ahead of the GPU, which judges and learns.
     #[cfg(feature = "train-cuda")]
-    Ahead(Ahead, Judge, Box<Learner>),
+    Ahead(Ahead<T::Row>, T::Judge, Box<Learner>),
 }
 
 /// What a step is given.
@@ -148,14 +162,14 @@ impl Wishes {
     }
 }
 
-struct Run<'a> {
+struct Run<'a, T: Task> {
     recipe: &'a Recipe,
+    task: T,
     plan: Plan,
-    latency: usize,
     files: Files,
-    makes: Makes,
-    losses: Vec<Loss>,
-    examples: Vec<Example>,
+    makes: Makes<T>,
+    /// Of sound in a step.
+    seconds: f64,
     model: CandleModel,
     weights: Weights,
     optimiser: AdamW,
@@ -170,7 +184,7 @@ struct Run<'a> {
     saved: bool,
 }
 
-impl Run<'_> {
+impl<T: Task> Run<'_, T> {
     /// An error in the middle, with where the run can be taken up again.
     fn broken(&self, error: Error) -> Error {
         match error {
@@ -203,18 +217,19 @@ impl Run<'_> {
         let mean = mean(&told, run.batch);
         self.wishes = Wishes::told(&told);
         self.begins.keep(first_graph, ends, mean.total);
+        let (loss, parts) = T::told(&mean);
         self.progress.step += 1;
         let spent = start.elapsed().as_secs_f64();
         self.progress.seconds += spent;
         Ok(Event::Step {
             step: number,
             steps: self.recipe.schedule.steps,
-            loss: mean.total,
-            parts: mean.parts,
+            loss,
+            parts,
             rate,
             report,
             waited: self.waited,
-            speed: run.batch as f64 * f64::from(self.recipe.mix.seconds) / spent,
+            speed: self.seconds / spent,
             seconds: self.progress.seconds,
         })
     }
@@ -223,13 +238,8 @@ impl Run<'_> {
     /// and the number of the first of these.
     fn learn(&mut self, drawn: &Drawn) -> Result<(Vec<f32>, StepReport, usize, Vec<CandleState>)> {
         let (run, first) = (&self.recipe.run, drawn.first);
-        let step = Step {
-            model: &self.model,
-            latency: self.latency,
-            begins: &self.begins,
-            dropout: drawn.dropout,
-            segment: run.segment,
-        };
+        let step =
+            Step { model: &self.model, begins: &self.begins, dropout: drawn.dropout, segment: run.segment };
         let (rank, world) = (self.peers.rank(), self.peers.world());
         // What processes tell each other beside the gradient: the losses' sums, and how many of them want what.
         let wishes = drawn.wishes.numbers();
@@ -318,8 +328,7 @@ impl Run<'_> {
         self.read_back()?;
         let weights = self.averaged()?;
         let settled = self.settled(&weights)?;
-        let (plan, examples) = (&self.plan, &self.examples);
-        let figures = validate(plan, &weights, self.latency, settled.as_ref(), examples, &mut self.losses)?;
+        let figures = self.task.validate(&self.plan, &weights, settled.as_ref())?;
         self.tell(options, &Event::Valid { step: self.progress.step, figures })?;
         Ok(figures)
     }
@@ -345,13 +354,7 @@ impl Run<'_> {
     fn model(&self, options: &RunOptions<'_>, figures: Validation) -> Result<Model> {
         let weights = self.averaged()?;
         let settled = self.settled(&weights)?.map(|state| state.slots);
-        let figures = [
-            ("steps", self.progress.step as f64),
-            ("hours", self.progress.seconds / 3600.0),
-            ("valid_loss", figures.loss),
-            ("valid_si_sdr_db", figures.si_sdr),
-            ("valid_noisy_si_sdr_db", figures.noisy_si_sdr),
-        ];
+        let spent = [("steps", self.progress.step as f64), ("hours", self.progress.seconds / 3600.0)];
         let card = Card {
             name: self.recipe.name.clone(),
             recipe: self.recipe.to_text(),
@@ -359,7 +362,11 @@ impl Run<'_> {
             licence: self.recipe.about.licence.clone(),
             seed: self.recipe.seed,
             commit: options.commit.clone(),
-            figures: figures.map(|(name, value)| (name.to_string(), value)).into(),
+            figures: spent
+                .into_iter()
+                .chain(figures.named())
+                .map(|(name, x)| (name.to_string(), x))
+                .collect(),
         };
         let mut model = Model::new(self.recipe.model.clone(), weights, card)?;
         model.settled = settled;

@@ -12,6 +12,9 @@ const TAPS: usize = 24;
 /// The sums of a dot product, so that plain loops vectorise.
 const LANES: usize = 8;
 
+/// The sample of a source that the first of what is made of it stands at.
+pub const DELAY: usize = TAPS / 2 - 1;
+
 /// How many samples of a source `out` samples at `speed` are made of.
 pub fn needed(out: usize, speed: f32) -> usize {
     (out as f64 * f64::from(speed)).ceil() as usize + TAPS
@@ -77,7 +80,7 @@ mod tests {
             let mut out = vec![0.0; 4000];
             play(&source, speed, &mut out);
             let worst = out.iter().enumerate().fold(0f64, |worst, (n, y)| {
-                let at = n as f64 * f64::from(speed) + (TAPS / 2 - 1) as f64;
+                let at = n as f64 * f64::from(speed) + DELAY as f64;
                 worst.max((f64::from(*y) - (at * 0.2).sin()).abs())
             });
             assert!(worst < 2e-2, "{speed}: {worst}");

@@ -37,7 +37,7 @@ fn logged(folder: &Folder, run: &str, event: &str) -> Vec<u64> {
 }
 
 /// Starts one of two processes that train together.
-fn one_of_two(folder: &Folder, rank: usize, port: u16, line: &str) -> std::process::Child {
+pub fn one_of_two(folder: &Folder, rank: usize, port: u16, line: &str) -> std::process::Child {
     Command::new(env!("CARGO_BIN_EXE_cascabel"))
         .args(line.split(' '))
         .current_dir(folder.path("."))
@@ -47,7 +47,7 @@ fn one_of_two(folder: &Folder, rank: usize, port: u16, line: &str) -> std::proce
         .unwrap()
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
@@ -202,7 +202,7 @@ fn another_recipe_is_told_once_and_gone_on_with() {
     assert!(folder.run("info run/small.safetensors --json").ok().text().contains("small"));
 }
 
-const RECIPE: &str = r#"
+pub const RECIPE: &str = r#"
 name = "small"
 seed = 1
 [model]

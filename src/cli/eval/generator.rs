@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{Args, files};
 use crate::audio::SampleRate;
 use crate::cli::exit::{Tally, complain};
-use crate::cli::tokens::{heard, of_mu_law};
+use crate::cli::tokens::heard;
 use crate::cli::{SCHEMA, print};
 use crate::engine::{Generator, GeneratorOptions, Spot};
 use crate::model::{GeneratorConfig, Model};
@@ -55,7 +55,7 @@ pub fn run(args: &Args, model: &Model, config: &GeneratorConfig) -> Result<Tally
         ));
     }
     let rate = SampleRate::new(config.rate)?;
-    of_mu_law(config)?;
+    config.of_mu_law()?;
     let files = files(&args.folder)?;
     if files.is_empty() {
         let folder = args.folder.display().to_string();
@@ -66,7 +66,7 @@ pub fn run(args: &Args, model: &Model, config: &GeneratorConfig) -> Result<Tally
     let (mut lines, mut spent) = (Vec::new(), 0.0);
     for path in &files {
         let mut measure = || {
-            let class = class_of(config, &path.file_stem().unwrap_or_default().to_string_lossy())?;
+            let class = config.class_of(&path.file_stem().unwrap_or_default().to_string_lossy())?;
             let (tokens, _) = heard(path, rate)?;
             let start = Instant::now();
             let nats = cost(&mut generator, begin.as_ref(), class, &tokens)?;
@@ -114,17 +114,6 @@ fn cost(generator: &mut Generator, begin: Option<&Spot>, class: usize, tokens: &
     generator.surprise(0, tokens)
 }
 
-fn class_of(config: &GeneratorConfig, stem: &str) -> Result<usize> {
-    if config.classes.is_empty() {
-        return Ok(0);
-    }
-    // The longest that fits: «sixteen» is not «six».
-    let fits = config.classes.iter().enumerate().filter(|(_, class)| stem.starts_with(class.as_str()));
-    let longest = fits.max_by_key(|(_, class)| class.len()).map(|(class, _)| class);
-    let expected = || format!("a name that begins with one of {}", config.classes.join(", "));
-    longest.ok_or_else(|| Error::input("file", expected(), stem))
-}
-
 /// Where 95% of the means of as many draws from `values` lie.
 fn interval(values: &[f64]) -> [f64; 2] {
     const DRAWS: usize = 2_000;
@@ -161,14 +150,5 @@ mod tests {
         let [low, high] = interval(&values);
         assert!((low - (2.0 - 0.098)).abs() < 0.012 && (high - 2.098).abs() < 0.012, "{low} {high}");
         assert_eq!(interval(&[1.5]), [1.5, 1.5]);
-    }
-
-    #[test]
-    fn a_name_tells_the_longest_class_that_it_begins_with() {
-        let text = r#"{"rate": 8000, "classes": ["six", "sixteen", "two"], "tiers": []}"#;
-        let config: GeneratorConfig = serde_json::from_str(text).unwrap();
-        let of = |stem| class_of(&config, stem).map_err(|e| e.to_string());
-        assert_eq!((of("six-3"), of("sixteen-1"), of("two")), (Ok(0), Ok(1), Ok(2)));
-        assert!(of("ten").unwrap_err().contains("begins with one of six, sixteen, two, got ten"));
     }
 }

@@ -14,7 +14,7 @@ use super::{Args, closed, pipe};
 use crate::audio::mu_law::{LEVELS, decode};
 use crate::audio::{SampleRate, WavDepth, WavStream, could_be_folder, write_whole};
 use crate::cli::exit::{Tally, complain};
-use crate::cli::tokens::{heard, of_mu_law};
+use crate::cli::tokens::heard;
 use crate::cli::{print, stop};
 use crate::engine::{Generator, Spot};
 use crate::exec::Sampler;
@@ -72,7 +72,7 @@ fn to_folder(output: &Path) -> bool {
 impl<'a> Run<'a> {
     fn new(args: &'a Args, model: &'a Model, config: &'a GeneratorConfig) -> Result<Self> {
         args.refuse("generator of sound", &[("--tokens", args.tokens.is_some())])?;
-        of_mu_law(config)?;
+        config.of_mu_law()?;
         let Some(output) = args.output.as_deref() else {
             return Err(Error::input("-o", "where the sound is to go, a file, a folder or -", "nothing"));
         };

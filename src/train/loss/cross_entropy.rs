@@ -23,14 +23,15 @@ pub fn cross_entropy(logits: &[f32], targets: &[u32], grad: &mut [f32]) -> Resul
         return Err(Error::input("cross-entropy", expected, target.to_string()));
     }
     let share = 1.0 / targets.len() as f64;
-    let mut sum = 0.0;
+    let (mut sum, mut shares) = (0.0, vec![0.0; classes]);
     let rows = logits.chunks_exact(classes).zip(grad.chunks_exact_mut(classes)).zip(targets);
     for ((x, grad), target) in rows {
         let most = f64::from(x.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-        let total: f64 = x.iter().map(|x| (f64::from(*x) - most).exp()).sum();
-        for (c, (g, x)) in grad.iter_mut().zip(x).enumerate() {
+        shares.iter_mut().zip(x).for_each(|(s, x)| *s = (f64::from(*x) - most).exp());
+        let total: f64 = shares.iter().sum();
+        for (c, (g, s)) in grad.iter_mut().zip(&shares).enumerate() {
             let hit = f64::from(u8::from(c == *target as usize));
-            *g = (((f64::from(*x) - most).exp() / total - hit) * share) as f32;
+            *g = ((s / total - hit) * share) as f32;
         }
         sum += total.ln() + most - f64::from(x[*target as usize]);
     }
@@ -49,6 +50,12 @@ pub mod device {
     /// (the mean loss `[]`, its gradient) of logits `[.., classes]` against classes `[..]`, f32 numbers that are whole. A target
     /// beyond the classes makes the loss NaN.
     pub fn cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<(Tensor, Tensor)> {
+        let (losses, grad) = by_rows(logits, targets, 1.0 / targets.elem_count() as f32)?;
+        Ok((losses.mean_all()?, grad))
+    }
+
+    /// (each row's loss `[rows]`, the gradient of `share` times their sum).
+    pub fn by_rows(logits: &Tensor, targets: &Tensor, share: f32) -> Result<(Tensor, Tensor)> {
         let classes = logits.dim(D::Minus1)?;
         let rows = logits.elem_count() / classes.max(1);
         if targets.elem_count() != rows {
@@ -57,10 +64,9 @@ pub mod device {
         with_all([logits, targets], |device, [x, t]| {
             let (mut losses, mut grad) = (room(device, rows)?, room(device, rows * classes)?);
             let (grid, results) = (((rows.div_ceil(8), 1), (32, 8)), &mut [&mut losses, &mut grad]);
-            let sizes = [rows, classes, (1.0 / rows as f32).to_bits() as usize];
+            let sizes = [rows, classes, share.to_bits() as usize];
             launch(device, (&KERNELS, "cross_entropy"), grid, &[&x, &t], results, &sizes)?;
-            let losses = tensor(losses, device, rows).mean_all()?;
-            Ok((losses, tensor(grad, device, logits.shape())))
+            Ok((tensor(losses, device, rows), tensor(grad, device, logits.shape())))
         })
     }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::train::adamw::StepReport;
 use crate::train::loss::LossParts;
 use crate::train::recipe::Recipe;
-use crate::train::validate::Validation;
+use crate::train::task::Validation;
 
 /// What happens in a run; also a line of its log.
 #[derive(Clone, Debug, Serialize)]
@@ -15,12 +15,13 @@ use crate::train::validate::Validation;
 pub enum Event {
     /// The data is loaded.
     Data {
-        /// Seconds of clean sound.
+        /// Seconds of sound: clean, for a filter.
         clean_seconds: f64,
-        /// Seconds of noise.
-        noise_seconds: f64,
+        /// Seconds of noise, for a filter.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        noise_seconds: Option<f64>,
         /// Hashes of both.
-        hashes: [String; 2],
+        hashes: Vec<String>,
         /// Parameters of the model.
         parameters: usize,
     },
@@ -46,10 +47,11 @@ pub enum Event {
         step: u64,
         /// Steps in all.
         steps: u64,
-        /// The mean loss.
+        /// The mean loss; of a generator, bits a sample.
         loss: f64,
-        /// Its terms.
-        parts: LossParts,
+        /// Its terms, of a filter.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        parts: Option<LossParts>,
         /// The learning rate.
         rate: f32,
         /// The optimiser's report.

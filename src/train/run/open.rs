@@ -1,12 +1,8 @@
 //! What a run is opened from: data, examples, the checkpoint if there is one, the model where it learns, the other processes.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
 use candle_core::{DType, Device};
 
 use super::{Event, Files, Makes, Run, RunOptions, Wishes};
-use crate::audio::{SampleRate, read_path, resample};
 use crate::exec::candle::CandleModel;
 use crate::model::{Card, Model};
 use crate::plan::{Dynamics, OpKind, Param, Plan, Weights};
@@ -16,101 +12,46 @@ use crate::train::ahead::{Ahead, Share};
 use crate::train::batch::Worker;
 use crate::train::begins::Begins;
 use crate::train::checkpoint::{self, Heard, Progress};
-use crate::train::corpus::{Corpus, Source, find};
-use crate::train::judge::Judge;
+use crate::train::examples::Maker;
 #[cfg(feature = "train-cuda")]
 use crate::train::learner::Learner;
 use crate::train::log;
-use crate::train::loss::Loss;
-use crate::train::mix::{MixSpec, Mixer};
 #[cfg(feature = "train-cuda")]
 use crate::train::peers::Nccl;
 use crate::train::peers::{Alone, Peers, Tcp};
 use crate::train::recipe::{About, Recipe};
+use crate::train::task::Task;
 use crate::{Error, Result};
 
-/// Validation draws its examples apart from training.
-const VALID_SEED: u64 = 0x0076_616c_6964;
+/// Refuses a batch that the processes, and on the CPU the groups, cannot share.
+pub(super) fn divides(recipe: &Recipe, options: &RunOptions<'_>) -> Result<()> {
+    let world = options.place.as_ref().map_or(1, |place| place.world);
+    let at_once = if options.device.is_cpu() { recipe.run.group } else { 1 };
+    if recipe.run.batch.is_multiple_of(world * at_once) {
+        return Ok(());
+    }
+    let expected = format!("a multiple of {} for {world} processes", world * at_once);
+    Err(Error::input("recipe [run] batch", expected, recipe.run.batch.to_string()))
+}
 
-impl<'a> Run<'a> {
+impl<'a, T: Task> Run<'a, T> {
     /// Everything is read and checked before anything is left behind.
-    pub(super) fn open(recipe: &'a Recipe, options: &mut RunOptions<'_>) -> Result<Self> {
-        let plan = recipe.model.plan()?;
-        let world = options.place.as_ref().map_or(1, |place| place.world);
-        let at_once = if options.device.is_cpu() { recipe.run.group } else { 1 };
-        if !recipe.run.batch.is_multiple_of(world * at_once) {
-            let expected = format!("a multiple of {} for {world} processes", world * at_once);
-            return Err(Error::input("recipe [run] batch", expected, recipe.run.batch.to_string()));
-        }
-        let rate = recipe
-            .model
-            .rate()
-            .ok_or_else(|| Error::input("recipe [model]", "a model of sound", "one of text"))?;
-        if recipe.model.channels() != Some(1) {
-            return Err(Error::input("recipe [model]", "a filter of one channel", recipe.model.kind()));
-        }
-        let threads = options
-            .threads
-            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()))
-            .max(1);
-        let read = |path: &Path| read_mono(path, rate);
-        let corpus = |dirs: &[PathBuf], source| Ok::<_, Error>(Arc::new(Corpus::open(dirs, source, &read)?));
-        let wanted = |file: &PathBuf| {
-            let name = file.file_name().unwrap_or_default().to_string_lossy();
-            !recipe.data.leave_out.iter().any(|start| name.starts_with(start.as_str()))
-        };
-        let speech: Vec<_> = find(&recipe.data.clean)?.into_iter().filter(wanted).collect();
-        let (clean, noise) = (
-            Arc::new(Corpus::load(&speech, Source::Prefix, &read)?),
-            corpus(&recipe.data.noise, Source::Folder)?,
-        );
-        let seconds = |c: &Corpus| c.samples() as f64 / f64::from(rate);
-        let clean_and_noise = [clean.hash(), noise.hash()];
-        let event = Event::Data {
-            clean_seconds: seconds(&clean),
-            noise_seconds: seconds(&noise),
-            hashes: clean_and_noise.clone(),
-            parameters: plan.param_count(),
-        };
-        let maker = Mixer::new(&recipe.mix, rate, recipe.seed, clean, Some(noise))?;
-        let loss = || Loss::new(&recipe.loss, rate);
-        let losses = (0..threads).map(|_| loss()).collect::<Result<Vec<_>>>()?;
-        let (clean, noise) = (
-            corpus(&recipe.data.valid_clean, Source::Prefix)?,
-            corpus(&recipe.data.valid_noise, Source::Folder)?,
-        );
-        let spec = MixSpec { seconds: 4.0, snr_db: [-5.0, 20.0], ..MixSpec::plain() };
-        let mut mixer = Mixer::new(&spec, rate, VALID_SEED, clean, Some(noise))?;
-        let examples = (0..recipe.run.valid_examples as u64).map(|i| mixer.example(i)).collect();
-        let mut weights = match &options.from {
-            Some(model) => weights_of(model, &plan)?,
-            None => Weights::random(&plan, recipe.seed),
-        };
-        let mut optimiser = AdamW::new(&recipe.optimiser, groups(&plan, &weights, recipe.run.dynamics_rate))?;
+    pub(super) fn open(
+        recipe: &'a Recipe,
+        task: T,
+        plan: Plan,
+        threads: usize,
+        options: &mut RunOptions<'_>,
+    ) -> Result<Self> {
         let files = Files::of(recipe, &options.out);
-        let begun_from = options
-            .from
-            .as_ref()
-            .map(|model| begun_from(&model.card, &model.weights, &recipe.about))
-            .unwrap_or_default();
-        let fresh =
-            Progress { step: 0, optimiser_steps: 0, recipe: recipe.to_text(), seconds: 0.0, begun_from };
-        let resumed = options.resume && files.checkpoint.exists();
-        let (mut progress, heard) = if resumed {
-            checkpoint::load(&files.checkpoint, &plan, &mut weights, &mut optimiser)?
-        } else {
-            (fresh, Heard::new())
-        };
-        let other = other_recipe(&progress, &recipe.to_text());
-        progress.recipe = recipe.to_text();
+        let Start { weights, optimiser, progress, heard, resumed, other } =
+            start(recipe, &plan, &files, options)?;
         let model = CandleModel::on(&options.device, &plan, &weights, DType::F32)?;
         let model = model.with_products(recipe.run.products);
-        let latency = recipe.model.latency();
+        let world = options.place.as_ref().map_or(1, |place| place.world);
         let group = if options.device.is_cpu() { recipe.run.group } else { recipe.run.batch / world };
-        begin_in_phase(recipe, &plan, maker.segment_len())?;
-        let mut begins = Begins::new(recipe.run.begin, recipe.seed, recipe.run.batch / group);
+        let mut begins = Begins::new(task.course(), recipe.run.batch / group);
         begins.restore(&model, group, &heard)?;
-        let judge = || Judge::new(&recipe.loss, rate, &options.device);
         let makes = match &options.device {
             #[cfg(feature = "train-cuda")]
             device if device.is_cuda() => {
@@ -118,30 +59,40 @@ impl<'a> Run<'a> {
                 let share =
                     Share { step: progress.step, batch: recipe.run.batch, from: rank * group, count: group };
                 let learner = Box::new(Learner::new(&optimiser, &model)?);
-                let ahead = Ahead::start(vec![maker; threads], share, 4 * group, &options.device);
-                Makes::Ahead(ahead, judge()?, learner)
+                let ahead = Ahead::start(vec![task.maker(); threads], share, 4 * group, &options.device);
+                Makes::Ahead(ahead, task.judge(&options.device)?, learner)
             }
-            _ => {
-                let worker = |_| Ok(Worker { mixer: maker.clone(), judge: judge()? });
+            device => {
+                let worker = |_| Ok(Worker { maker: task.maker(), judge: task.judge(device)? });
                 Makes::Workers((0..threads).map(worker).collect::<Result<_>>()?)
             }
         };
+        let data = task.data();
         let peers: Box<dyn Peers> = match &options.place {
             None => Box::new(Alone),
             Some(place) => {
-                let of = (progress.step, clean_and_noise, &progress.recipe, hash_of(&weights));
+                let of = (progress.step, &data.hashes, &progress.recipe, hash_of(&weights));
                 let tcp = Tcp::connect(place, *blake3::hash(format!("{of:?}").as_bytes()).as_bytes())?;
                 together(tcp, &options.device)?
             }
         };
+        let told = Event::Data {
+            clean_seconds: data.seconds,
+            noise_seconds: data.noise_seconds,
+            hashes: data.hashes.clone(),
+            parameters: plan.param_count(),
+        };
+        let together =
+            (peers.world() > 1).then(|| Event::Together { processes: peers.world(), way: peers.way() });
+        let seconds =
+            (recipe.run.batch * task.maker().rows()) as f64 / f64::from(recipe.model.rate().unwrap_or(1));
         let run = Self {
             recipe,
+            task,
             plan,
-            latency,
             files,
             makes,
-            losses,
-            examples,
+            seconds,
             model,
             weights,
             optimiser,
@@ -152,23 +103,62 @@ impl<'a> Run<'a> {
             waited: 0.0,
             saved: resumed,
         };
-        if !run.leads() {
-            return Ok(run);
-        }
-        // The input is good: from here on the run leaves something behind.
-        std::fs::create_dir_all(&options.out).map_err(|e| Error::io("create", &options.out, e))?;
-        if resumed {
-            log::keep_until(&run.files.log, run.progress.step)?;
-        } else {
-            let _ = std::fs::remove_file(&run.files.log);
-        }
-        let together = (run.peers.world() > 1)
-            .then(|| Event::Together { processes: run.peers.world(), way: run.peers.way() });
-        for event in std::iter::once(&event).chain(&together).chain(&other) {
-            run.tell(options, event)?;
+        if run.leads() {
+            run.leave(options, [Some(told), together, other].into_iter().flatten())?;
         }
         Ok(run)
     }
+
+    /// The input is good: from here on the run leaves something behind. Its log, without what a checkpoint does not know, and these events.
+    fn leave(&self, options: &mut RunOptions<'_>, events: impl Iterator<Item = Event>) -> Result<()> {
+        std::fs::create_dir_all(&options.out).map_err(|e| Error::io("create", &options.out, e))?;
+        if self.saved {
+            log::keep_until(&self.files.log, self.progress.step)?;
+        } else {
+            let _ = std::fs::remove_file(&self.files.log);
+        }
+        for event in events {
+            self.tell(options, &event)?;
+        }
+        Ok(())
+    }
+}
+
+/// What a run starts with.
+struct Start {
+    weights: Weights,
+    optimiser: AdamW,
+    progress: Progress,
+    /// The states that examples may begin from.
+    heard: Heard,
+    /// Whether all this is a checkpoint's.
+    resumed: bool,
+    /// Told when that was written by another recipe.
+    other: Option<Event>,
+}
+
+/// The run's own checkpoint, if it is to be resumed and there is one; else another model's weights, or random ones.
+fn start(recipe: &Recipe, plan: &Plan, files: &Files, options: &RunOptions<'_>) -> Result<Start> {
+    let mut weights = match &options.from {
+        Some(model) => weights_of(model, plan)?,
+        None => Weights::random(plan, recipe.seed),
+    };
+    let mut optimiser = AdamW::new(&recipe.optimiser, groups(plan, &weights, recipe.run.dynamics_rate))?;
+    let begun_from = options
+        .from
+        .as_ref()
+        .map(|model| begun_from(&model.card, &model.weights, &recipe.about))
+        .unwrap_or_default();
+    let fresh = Progress { step: 0, optimiser_steps: 0, recipe: recipe.to_text(), seconds: 0.0, begun_from };
+    let resumed = options.resume && files.checkpoint.exists();
+    let (mut progress, heard) = if resumed {
+        checkpoint::load(&files.checkpoint, plan, &mut weights, &mut optimiser)?
+    } else {
+        (fresh, Heard::new())
+    };
+    let other = other_recipe(&progress, &recipe.to_text());
+    progress.recipe = recipe.to_text();
+    Ok(Start { weights, optimiser, progress, heard, resumed, other })
 }
 
 /// The weights of a model of the recipe's plan.
@@ -246,15 +236,6 @@ fn other_recipe(progress: &Progress, now: &str) -> Option<Event> {
     }
 }
 
-/// An example that goes on where another ended must begin in the same phase of every tier.
-fn begin_in_phase(recipe: &Recipe, plan: &Plan, len: usize) -> Result<()> {
-    if recipe.run.begin.carried == 0.0 || len.is_multiple_of(plan.period()) {
-        return Ok(());
-    }
-    let expected = format!("examples of a multiple of {} samples, the model's period", plan.period());
-    Err(Error::input("recipe [run.begin] carried", expected, format!("{len} samples")))
-}
-
 /// One optimiser group a parameter: decay as the plan says, the dynamics (A, Δ) at their own rate.
 fn groups(plan: &Plan, weights: &Weights, dynamics_rate: f32) -> Vec<Group> {
     let dynamics: Vec<_> = plan
@@ -279,16 +260,6 @@ fn groups(plan: &Plan, weights: &Weights, dynamics_rate: f32) -> Vec<Group> {
         if dynamics.iter().any(|id| id.0 == i) { group.rate(dynamics_rate) } else { group }
     };
     plan.params.iter().zip(weights.tensors()).enumerate().map(group).collect()
-}
-
-/// The first channel of a file at `rate`.
-fn read_mono(path: &Path, rate: u32) -> Result<Vec<f32>> {
-    let sound = resample(&read_path(path)?, SampleRate::new(rate)?)?;
-    sound
-        .into_channels()
-        .into_iter()
-        .next()
-        .ok_or_else(|| Error::input(path.display().to_string(), "sound", "none"))
 }
 
 #[cfg(test)]

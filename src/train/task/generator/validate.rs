@@ -1,0 +1,49 @@
+//! The bits that the samples of unseen clips cost, by the executor that users run: as `cascabel eval` counts them.
+
+use std::f64::consts::LN_2;
+
+use super::clips::{Clip, Clips};
+use crate::Result;
+use crate::audio::mu_law::{LEVELS, SILENCE};
+use crate::exec::cpu::Cpu;
+use crate::exec::{Executor, Feed, Rows, State, surprise};
+use crate::plan::{Plan, Weights};
+use crate::train::spread::spread;
+use crate::train::task::opened;
+
+/// Rows that an executor runs at once.
+const ROWS: usize = 256;
+
+/// Bits a sample, the mean over clips, on so many threads. Each clip is one stream from `begin`, or zeros, to its end, after one token
+/// of silence.
+pub fn bits(
+    plan: &Plan,
+    weights: &Weights,
+    begin: Option<&State>,
+    clips: &Clips,
+    threads: usize,
+) -> Result<f64> {
+    let clips = clips.all();
+    let mut cpus = opened(plan, weights, begin, ROWS, threads.min(clips.len()))?;
+    let each = spread(&mut cpus, clips.len(), |cpu, i| nats(cpu, &clips[i]))?;
+    Ok(each.iter().sum::<f64>() / each.len().max(1) as f64 / LN_2)
+}
+
+/// Nats a sample of one clip.
+fn nats(cpu: &mut Cpu, clip: &Clip) -> Result<f64> {
+    cpu.reset(0);
+    let of_class = clip.class() * LEVELS as u32;
+    let (mut last, mut sum, mut logits) = (SILENCE, 0.0, vec![0.0; ROWS * LEVELS]);
+    for from in (0..clip.len()).step_by(ROWS) {
+        let to = (from + ROWS).min(clip.len());
+        let wanted: Vec<u32> = (from..to).map(|i| clip.token(Some(i), 1.0)).collect();
+        let before = std::iter::once(last).chain(wanted.iter().copied());
+        let heard: Vec<u32> = before.take(wanted.len()).map(|token| token + of_class).collect();
+        let logits = &mut logits[..heard.len() * LEVELS];
+        cpu.advance(&[Feed { stream: 0, rows: heard.len() }], Rows::Tokens(&heard), logits)?;
+        sum +=
+            logits.chunks(LEVELS).zip(&wanted).map(|(logits, token)| surprise(logits, *token)).sum::<f64>();
+        last = wanted.last().copied().unwrap_or(last);
+    }
+    Ok(sum / clip.len().max(1) as f64)
+}
