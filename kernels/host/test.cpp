@@ -39,6 +39,9 @@ namespace embeds {
 namespace rounds {
 #include "../round.cu"
 }
+namespace drops {
+#include "../dropout.cu"
+}
 namespace tables {
 #include "../discretise.cu"
 }
@@ -52,6 +55,7 @@ namespace fixed {
 #include "../invariant.cu"
 }
 
+#include <array>
 #include <complex>
 #include <random>
 #include <string>
@@ -613,6 +617,28 @@ static Doubles plain_tables(const Doubles &a_log, const Doubles &a_imag, const D
     return out;
 }
 
+static void test_dropout() {
+    auto mix = [](uint64_t z) {
+        z += 0x9e3779b97f4a7c15ull;
+        z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+        z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+        return z ^ (z >> 31);
+    };
+    uint64_t key = 0xfedcba9876543210ull, first = (1ull << 45) + 3, position = 1ull << 33, bar = (uint64_t)(0.25 * 4294967296.0);
+    auto part = [](uint64_t n, int i) { return (int)(n >> 22 * i & 0x3fffff); };
+    for (auto [s, t, d] : {std::array<int, 3>{1, 1, 1}, {3, 7, 33}, {2, 65, 64}}) {
+        Floats y = unwritten(s * t * d), expected;
+        for (int i = 0; i < s; i++)
+            for (int j = 0; j < t; j++)
+                for (int c = 0; c < d; c++) expected.push_back(mix(mix(mix(key ^ (first + i)) ^ (position + j)) ^ c) >> 32 < bar ? 0 : 1 / 0.75f);
+        host::launch({2, 1, 1}, {32, 8, 1}, [&] {
+            drops::dropout_mask(&y[0], s * t, t, d, part(key, 0), part(key, 1), part(key, 2), part(first, 0), part(first, 1), part(first, 2), part(position, 0),
+                                part(position, 1), part(position, 2), part(bar, 0), part(bar, 1), part(bar, 2), bits(1 / 0.75f));
+        });
+        close("dropout of " + std::to_string(s * t * d), y, expected, 0);
+    }
+}
+
 static void test_tables() {
     for (int complex : {0, 1})
         for (int rule : {0, 1, 2})
@@ -900,6 +926,7 @@ int main() {
     test_embed();
     test_round();
     test_tables();
+    test_dropout();
     for (int complex : {0, 1})
         for (auto [d, n] : {std::pair<int, int>{1, 1}, {33, 3}, {70, 16}, {5, 20}, {16, 40}})
             for (int t : {1, 31, 32, 70, d == 33 ? 4200 : 300}) test_invariant({t > 1000 ? 1 : 3, t, d, n, complex != 0, false});

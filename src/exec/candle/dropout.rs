@@ -3,6 +3,9 @@
 
 use candle_core::{Result, Tensor};
 
+#[cfg(feature = "train-cuda")]
+use super::cuda;
+
 /// What the masks of one training step depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dropout {
@@ -22,6 +25,10 @@ impl Dropout {
         let keep = 1.0 / (1.0 - f64::from(rate));
         let bar = (f64::from(rate) * 2f64.powi(32)) as u64;
         let key = mix(mix(mix(self.seed) ^ self.step) ^ op as u64);
+        #[cfg(feature = "train-cuda")]
+        if x.device().is_cuda() {
+            return cuda::dropout::mask(x, [key, self.first_stream, position, bar], keep as f32);
+        }
         let mut mask = Vec::with_capacity(streams * rows * d);
         for stream in 0..streams as u64 {
             let key = mix(key ^ (self.first_stream + stream));

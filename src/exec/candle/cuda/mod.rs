@@ -6,6 +6,7 @@
 pub(crate) mod call;
 pub(super) mod columns;
 pub(super) mod discretise;
+pub(super) mod dropout;
 pub(super) mod elementwise;
 pub(super) mod embed;
 pub(super) mod flat;

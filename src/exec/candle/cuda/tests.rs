@@ -5,7 +5,7 @@ use candle_core::{DType, Device, Result as Candle, Tensor};
 
 use super::super::scan::tests as scans;
 use super::super::tests::{everything, noise, random_state, samples, there_and_back};
-use super::super::{CandleInput, CandleModel, Products, device, embed, linear, train_error};
+use super::super::{CandleInput, CandleModel, Dropout, Products, device, embed, linear, train_error};
 use crate::plan::Weights;
 use crate::train::recipe::Recipe;
 use crate::{Error, Result};
@@ -47,6 +47,22 @@ fn gpu_scans_agree_with_f64_forward_and_backward() -> Candle<()> {
         }
     }
     println!("worst errors (y, h, rows, params, h0): {worst:?}");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs an NVIDIA GPU: make gpu-test"]
+fn gpu_dropout_draws_as_the_host() -> Candle<()> {
+    let gpu = Device::new_cuda(0)?;
+    for (streams, t, d) in [(1, 1, 1), (3, 70, 33), (2, 2_049, 64)] {
+        let x = Tensor::zeros((streams, t, d), DType::F32, &Device::Cpu)?;
+        let dropout = Dropout { seed: u64::MAX - 4, step: 1 << 40, first_stream: (1 << 45) + 3 };
+        for (rate, position) in [(0.0, 0), (0.1, 1 << 33), (0.75, 5)] {
+            let [host, device] = [x.clone(), x.to_device(&gpu)?]
+                .map(|x| dropout.mask(&x, rate, 7, position)?.flatten_all()?.to_vec1::<f32>());
+            assert_eq!(host?, device?, "{streams}×{t}×{d}, {rate}");
+        }
+    }
     Ok(())
 }
 
