@@ -119,6 +119,7 @@ fn flat(d_model: usize, blocks: usize) -> Config {
         rate: 16_000,
         vocabulary: 256,
         classes: Vec::new(),
+        nameless: false,
         tied: false,
         tiers: vec![tier],
     })

@@ -47,11 +47,15 @@ pub struct GeneratorOptions {
     pub streams: usize,
     /// The number of the first stream, by which its random numbers are drawn; the others follow.
     pub first: u64,
+    /// How far the class leads: logits are u + g·(c − u), with c those of the class and u those of no class, which a stream beside each
+    /// gives from the same tokens (Ho & Salimans 2022, arXiv 2207.12598, with g = 1 + w). 1 is the class alone; other values take a model
+    /// that knows sound without a class, and twice the time.
+    pub guidance: f32,
 }
 
 impl Default for GeneratorOptions {
     fn default() -> Self {
-        Self { sampling: Sampling::default(), seed: 0, streams: 1, first: 0 }
+        Self { sampling: Sampling::default(), seed: 0, streams: 1, first: 0, guidance: 1.0 }
     }
 }
 
@@ -64,11 +68,16 @@ pub struct Spot {
     pub last: u32,
     /// The class that it is of.
     pub class: usize,
+    /// The state beside it that has no class, of a guided stream.
+    pub beside: Option<State>,
 }
 
 impl Spot {
     /// The spot as a safetensors file in memory.
     pub fn to_bytes(&self, plan: &Plan) -> Result<Vec<u8>> {
+        if self.beside.is_some() {
+            return Err(Error::input("state", "one of a stream without guidance", "one of two"));
+        }
         self.state.to_bytes_with(plan, Some(format!("last {} class {}", self.last, self.class)))
     }
 
@@ -80,7 +89,7 @@ impl Spot {
         let parts = parts.and_then(|(last, class)| Some((last.parse().ok()?, class.parse().ok()?)));
         let (last, class) = parts
             .ok_or_else(|| Error::input("state", "a saved state of a generator", "one without a token"))?;
-        Ok(Self { state, last, class })
+        Ok(Self { state, last, class, beside: None })
     }
 }
 
@@ -96,6 +105,8 @@ pub struct Generator {
     /// Of each stream, the token to be taken in next; none where a text has not begun.
     last: Vec<Option<u32>>,
     class: Vec<u32>,
+    /// How far classes lead, and the class without a name, where streams are guided: then each has one beside it, behind all others.
+    guidance: Option<(f32, u32)>,
     /// Those tokens, a row's feeds and its logits, of all streams.
     row: Vec<u32>,
     feeds: Vec<Feed>,
@@ -106,7 +117,7 @@ impl Generator {
     /// Opens a model; a filter is refused.
     pub fn open(model: &Model, options: GeneratorOptions) -> Result<Self> {
         let (begin, classes) = match &model.config {
-            Config::Generator(config) => (Some(SILENCE), config.classes.len().max(1)),
+            Config::Generator(config) => (Some(SILENCE), config.class_count().max(1)),
             Config::Language(_) => (None, 1),
             Config::Filter(_) => {
                 let expected = "a generator or a language model (process runs a filter)";
@@ -118,18 +129,30 @@ impl Generator {
             let got = format!("a vocabulary of {vocabulary}");
             return Err(Error::input("generator", format!("a token of silence, {SILENCE}"), got));
         }
+        let nameless = match &model.config {
+            Config::Generator(config) if config.nameless => Some(config.classes.len() as u32),
+            _ => None,
+        };
+        let guided = options.guidance != 1.0;
+        if !options.guidance.is_finite() || (guided && nameless.is_none()) {
+            let expected = "1, or another number with a model that knows sound without a class";
+            return Err(Error::input("guidance", expected, options.guidance.to_string()));
+        }
+        let guidance = nameless.filter(|_| guided).map(|class| (options.guidance, class));
         let streams = options.streams.max(1);
+        let all = if guided { 2 * streams } else { streams };
         Ok(Self {
-            cpu: open(model, Limits { max_rows: ROWS, max_streams: streams })?,
+            cpu: open(model, Limits { max_rows: ROWS, max_streams: all })?,
             sampler: Sampler::open(options.sampling, options.seed, vocabulary)?,
             first: options.first,
             vocabulary,
             classes,
             last: vec![begin; streams],
             class: vec![0; streams],
-            row: vec![0; streams],
-            feeds: (0..streams).map(|stream| Feed { stream, rows: 1 }).collect(),
-            logits: vec![0.0; streams * vocabulary],
+            guidance,
+            row: vec![0; all],
+            feeds: (0..all).map(|stream| Feed { stream, rows: 1 }).collect(),
+            logits: vec![0.0; all * vocabulary],
         })
     }
 
@@ -170,12 +193,18 @@ impl Generator {
         let mut heard: Vec<u32> = last.into_iter().chain(tokens.iter().copied()).collect();
         let Some(last) = heard.pop() else { return Ok(()) };
         let mut next = tokens.get(tokens.len() - heard.len()..).unwrap_or_default().iter();
-        let of_class = self.class.get(stream).copied().unwrap_or(0) * self.vocabulary as u32;
-        heard.iter_mut().for_each(|token| *token += of_class);
+        let class = self.class.get(stream).copied().unwrap_or(0);
         let mut logits = vec![0.0; ROWS.min(heard.len()) * self.vocabulary];
-        for chunk in heard.chunks(ROWS) {
+        for chunk in heard.chunks_mut(ROWS) {
             let out = logits.get_mut(..chunk.len() * self.vocabulary).unwrap_or_default();
-            self.cpu.advance(&[Feed { stream, rows: chunk.len() }], Rows::Tokens(chunk), out)?;
+            let beside = self.guidance.map(|(_, nameless)| (stream + self.last.len(), nameless));
+            // The class's own logits are the last that are written.
+            for (stream, class) in beside.into_iter().chain([(stream, class)]) {
+                let of_class = class * self.vocabulary as u32;
+                chunk.iter_mut().for_each(|token| *token += of_class);
+                self.cpu.advance(&[Feed { stream, rows: chunk.len() }], Rows::Tokens(chunk), out)?;
+                chunk.iter_mut().for_each(|token| *token -= of_class);
+            }
             out.chunks(self.vocabulary).zip(&mut next).for_each(|(logits, token)| each(logits, *token));
         }
         if let Some(place) = self.last.get_mut(stream) {
@@ -193,10 +222,18 @@ impl Generator {
         }
         for said in tokens.chunks_exact_mut(self.last.len()) {
             let vocabulary = self.vocabulary as u32;
-            for ((to, last), class) in self.row.iter_mut().zip(&self.last).zip(&self.class) {
+            let (own, beside) = self.row.split_at_mut(self.last.len());
+            for ((to, last), class) in own.iter_mut().zip(&self.last).zip(&self.class) {
                 *to = last.unwrap_or(0) + class * vocabulary;
             }
+            for (to, last) in beside.iter_mut().zip(&self.last) {
+                *to = last.unwrap_or(0) + self.guidance.map_or(0, |(_, class)| class) * vocabulary;
+            }
             self.cpu.advance(&self.feeds, Rows::Tokens(&self.row), &mut self.logits)?;
+            if let Some((by, _)) = self.guidance {
+                let (own, beside) = self.logits.split_at_mut(self.last.len() * self.vocabulary);
+                own.iter_mut().zip(beside).for_each(|(c, u)| *c = *u + by * (*c - *u));
+            }
             let streams = said.iter_mut().zip(&mut self.last).zip(self.logits.chunks(self.vocabulary));
             for (((said, last), logits), stream) in streams.zip(0..) {
                 *said = self.sampler.draw(
@@ -213,7 +250,8 @@ impl Generator {
     /// Where a stream is; none where a text has not begun.
     pub fn spot(&mut self, stream: usize) -> Option<Spot> {
         let (last, class) = (self.last.get(stream).copied()??, self.class.get(stream).copied()?);
-        Some(Spot { state: self.cpu.save(stream), last, class: class as usize })
+        let beside = self.guidance.map(|_| self.cpu.save(stream + self.last.len()));
+        Some(Spot { state: self.cpu.save(stream), last, class: class as usize, beside })
     }
 
     /// Goes on from where a stream of this model was.
@@ -221,8 +259,15 @@ impl Generator {
         if spot.last as usize >= self.vocabulary {
             return Err(Misuse::Token(spot.last).into());
         }
+        let of = |guided: bool| if guided { "one of a guided stream" } else { "one of a stream without guidance" };
+        if spot.beside.is_some() != self.guidance.is_some() {
+            return Err(Error::input("state", of(self.guidance.is_some()), of(spot.beside.is_some())));
+        }
         self.set_class(stream, spot.class)?;
         self.cpu.restore(stream, &spot.state)?;
+        if let Some(beside) = &spot.beside {
+            self.cpu.restore(stream + self.last.len(), beside)?;
+        }
         if let Some(last) = self.last.get_mut(stream) {
             *last = Some(spot.last);
         }

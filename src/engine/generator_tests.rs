@@ -139,6 +139,50 @@ fn rtsan_generation() {
         let mut generator = Generator::open(&model, options).unwrap();
         said(&mut generator, 3 * 40);
     }
+    let text = r#"{"kind": "generator", "rate": 8000, "classes": ["zero"], "nameless": true,
+        "tiers": [{"d_model": 8, "blocks": 1, "mixer": {"kind": "mamba", "d_state": 4}}]}"#;
+    said(&mut guided(&self::model(text), 2.0), 2 * 40);
+}
+
+fn guided(model: &Model, guidance: f32) -> Generator {
+    let options = GeneratorOptions { seed: 9, streams: 2, guidance, ..GeneratorOptions::default() };
+    Generator::open(model, options).unwrap()
+}
+
+#[test]
+fn guidance_leads_from_no_class_to_the_class_and_beyond() {
+    let text = r#"{"kind": "generator", "rate": 8000, "classes": ["zero", "one"], "nameless": true, "tiers": [
+        {"d_model": 8, "blocks": 1, "mixer": {"kind": "mamba", "d_state": 4}},
+        {"d_model": 8, "blocks": 1, "pool": 2, "shift": 2, "mixer": {"kind": "mamba", "d_state": 4}}]}"#;
+    let model = model(text);
+    let from = |mut generator: Generator, class: usize, cuts: &[usize]| {
+        (0..2).for_each(|stream| generator.set_class(stream, class).unwrap());
+        (0..2).for_each(|stream| generator.hear(stream, &[5, 90 + stream as u32, 200]).unwrap());
+        cuts.iter().flat_map(|rows| said(&mut generator, 2 * rows)).collect::<Vec<u32>>()
+    };
+    let (plain, all) = (|| guided(&model, 1.0), [120]);
+    // 0 is no class at all; near 1 it is the class; beyond it is neither.
+    assert_eq!(from(guided(&model, 0.0), 1, &all), from(plain(), 2, &all));
+    assert_eq!(from(guided(&model, 1.0 + 1e-6), 1, &all), from(plain(), 1, &all));
+    let beyond = from(guided(&model, 3.0), 1, &all);
+    assert!(beyond != from(plain(), 1, &all) && beyond != from(plain(), 2, &all));
+    assert_eq!(from(guided(&model, 3.0), 1, &[1, 40, 79]), beyond);
+    // A spot has both states.
+    let (mut first, mut second) = (guided(&model, 3.0), guided(&model, 3.0));
+    said(&mut first, 2 * 31);
+    for stream in 0..2 {
+        let spot = first.spot(stream).unwrap();
+        second.go_to(stream, &spot).unwrap();
+        assert!(spot.to_bytes(&model.plan).is_err() && plain().go_to(stream, &spot).is_err());
+        assert!(first.go_to(stream, &Spot { beside: None, ..spot }).is_err());
+    }
+    assert_eq!(said(&mut first, 2 * 50), said(&mut second, 2 * 50));
+    let wrong = |guidance| {
+        let options = GeneratorOptions { guidance, ..GeneratorOptions::default() };
+        Generator::open(&tiers(), options).err().map(|e| e.to_string())
+    };
+    assert!(wrong(2.0).unwrap().contains("a model that knows sound without a class"));
+    assert!(wrong(f32::NAN).is_some() && wrong(1.0).is_none());
 }
 
 #[test]

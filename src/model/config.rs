@@ -111,6 +111,9 @@ pub struct GeneratorConfig {
     /// Names of the classes that it can be told to make; none where it makes one kind of sound.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub classes: Vec<String>,
+    /// Whether it knows sound without a class as well: the class after the last, which has no name.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub nameless: bool,
     /// Whether the head uses the embedding's table.
     #[serde(default)]
     pub tied: bool,
@@ -442,6 +445,7 @@ mod tests {
             rate: 16_000,
             vocabulary: 256,
             classes: Vec::new(),
+            nameless: false,
             tied: false,
             tiers,
         })

@@ -2,7 +2,7 @@
 //!
 //! `embedding [256, d] → backbone → norm → head [256, d]`; row t sees tokens 0..=t and predicts token t + 1 (SaShiMi,
 //! arXiv 2202.09729, §4). With `tied` the head is the embedding's table. With classes a token is `sample + V·class` of V samples, and a second table's row, of
-//! the class, is added at every row: a class may change while a sound goes on.
+//! the class, is added at every row: a class may change while a sound goes on. The last of them may be of sound without a class.
 
 use super::backbone::backbone;
 use super::config::GeneratorConfig;
@@ -22,14 +22,20 @@ impl GeneratorConfig {
         Err(Error::input("model", format!("a generator of mu-law's {MU_LAW} tokens"), got))
     }
 
+    /// How many classes there are, the nameless one among them; 0 where all sound is of one kind.
+    pub fn class_count(&self) -> usize {
+        self.classes.len() + usize::from(self.nameless)
+    }
+
     /// The number of the class that a file of this stem is of: the one whose name it begins with, the longest of several, for «sixteen» is
-    /// not «six»; 0 where the model has no classes.
+    /// not «six»; that without a name where none fits and the model has one; 0 where the model has no classes.
     pub fn class_of(&self, stem: &str) -> Result<usize> {
         if self.classes.is_empty() {
             return Ok(0);
         }
         let fits = self.classes.iter().enumerate().filter(|(_, class)| stem.starts_with(class.as_str()));
         let longest = fits.max_by_key(|(_, class)| class.len()).map(|(class, _)| class);
+        let longest = longest.or(self.nameless.then_some(self.classes.len()));
         let expected = || format!("a name that begins with one of {}", self.classes.join(", "));
         longest.ok_or_else(|| Error::input("file", expected(), stem))
     }
@@ -53,8 +59,11 @@ pub fn plan(config: &GeneratorConfig) -> Result<Plan> {
         let expected = "names without slashes, each once";
         return Err(Error::input("model config: classes", expected, format!("{:?}", config.classes)));
     }
+    if config.nameless && config.classes.is_empty() {
+        return Err(Error::input("model config: nameless", "classes beside the one without a name", "none"));
+    }
     let mut b = PlanBuilder::new();
-    let tables = [("embedding", config.vocabulary), ("class", config.classes.len())];
+    let tables = [("embedding", config.vocabulary), ("class", config.class_count())];
     let tables = if config.classes.is_empty() { &tables[..1] } else { &tables[..] };
     let x = b.embed_all(tables, outermost.d_model)?;
     let y = backbone(&mut b, "", x, &config.tiers, Some(outermost.norm))?;
@@ -90,6 +99,8 @@ mod tests {
             plan(&serde_json::from_str(&text).unwrap()).map(|plan| plan.input).map_err(|e| e.to_string())
         };
         assert_eq!(with(r#"["zero", "one"]"#), Ok(Input::Tokens(512)));
+        assert_eq!(with(r#"["zero", "one"], "nameless": true"#), Ok(Input::Tokens(768)));
+        assert!(with(r#"[], "nameless": true"#).unwrap_err().contains("beside the one without a name"));
         for classes in
             [r#"["a", "a"]"#, r#"[""]"#, r#"["../a"]"#, r#"["a\\b"]"#, r#"[".."]"#, r#"["a\u0000"]"#]
         {

@@ -261,7 +261,7 @@ impl Recipe {
                 none_for("generator", &others)?;
                 config.of_mu_law()?;
                 let clips = self.clips.clone().unwrap_or_default();
-                clips.check(config.rate)?;
+                clips.check(config.rate, config.nameless)?;
                 Ok(Lesson::Generator(config, clips))
             }
             Config::Language(_) => Err(Error::input(

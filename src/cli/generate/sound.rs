@@ -114,7 +114,7 @@ impl<'a> Run<'a> {
     /// A generator for the sounds `first` and following, each of its class, that have heard what there is to hear.
     fn open(&self, first: usize, streams: usize) -> Result<Generator> {
         let mut generator = self.args.open(self.model, first as u64, streams)?;
-        let mut heard = vec![self.spot.clone(); self.config.classes.len().max(1)];
+        let mut heard = vec![self.spot.clone(); self.config.class_count().max(1)];
         for stream in 0..streams {
             let class = self.class_of(first + stream);
             // Each class hears the prompt once.

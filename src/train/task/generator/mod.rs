@@ -55,7 +55,8 @@ impl Generator {
         spec.course(recipe.run.batch).check("recipe [clips] seconds", plan, spec.rows(config.rate))?;
         let clips = Clips::read(&recipe.data.clean_files()?, config, spec.varies())?;
         let data = Data { seconds: clips.seconds(), noise_seconds: None, hashes: vec![clips.hash()] };
-        let windows = Windows::new(spec, recipe.seed, recipe.run.batch, clips);
+        let nameless = config.nameless.then_some(config.classes.len() as u32);
+        let windows = Windows::new(spec, recipe.seed, recipe.run.batch, clips, nameless);
         let files = spaced(&find(&recipe.data.valid_clean)?, recipe.run.valid_examples);
         let unseen = Clips::read(&files, config, false)?.first_seconds(spec.valid_seconds);
         Ok(Self { data, windows, unseen, threads })

@@ -36,11 +36,11 @@ fn tokens(samples: &[f32]) -> Vec<u32> {
 #[test]
 fn an_example_is_a_function_of_its_index_whoever_makes_it() -> Result<()> {
     for spec in [spec(3), ClipsSpec { speed: [0.9, 1.2], gain_db: [-9.0, 0.0], ..spec(3) }] {
-        let mut windows = Windows::new(&spec, 7, 6, clips(&[9000, 300, 5000], spec.varies()));
+        let mut windows = Windows::new(&spec, 7, 6, clips(&[9000, 300, 5000], spec.varies()), None);
         let all: Vec<Pair<u32>> = (0..60).map(|i| windows.make(i)).collect();
         let mut other = windows.clone();
         assert!((0..60).rev().all(|i| other.make(i) == all[i as usize]));
-        assert!(Windows::new(&spec, 8, 6, clips(&[9000, 300, 5000], spec.varies())).make(0) != all[0]);
+        assert!(Windows::new(&spec, 8, 6, clips(&[9000, 300, 5000], spec.varies()), None).make(0) != all[0]);
         // Made ahead by threads, for the second of two processes that goes on at step 4.
         let share = Share { step: 4, batch: 6, from: 3, count: 3 };
         let mut ahead = Ahead::start(vec![windows.clone(); 3], share, 5, &Device::Cpu);
@@ -55,10 +55,37 @@ fn an_example_is_a_function_of_its_index_whoever_makes_it() -> Result<()> {
 }
 
 #[test]
+fn clips_without_a_class_have_their_share_and_classes_are_hidden_in_theirs() {
+    // Class 2 has no name; its clip is as long as all others together.
+    let clip = |(i, len): (u32, usize)| Clip::new(chirp(len, i), i, false);
+    let all = || Clips::new(8000, [(0, 3000), (1, 3000), (2, 6000)].map(clip).into()).unwrap();
+    let share = |nameless, forget, clips: Clips| {
+        let spec = ClipsSpec { nameless, forget, ..spec(1) };
+        spec.check(8000, true).unwrap();
+        let mut windows = Windows::new(&spec, 4, 50, clips, Some(2));
+        let classes: Vec<u32> = (0..2000).map(|i| windows.make(i).heard[0] / LEVELS as u32).collect();
+        [0, 1, 2].map(|class| classes.iter().filter(|of| **of == class).count() as f64 / 2000.0)
+    };
+    let near = |found: [f64; 3], expected: [f64; 3]| {
+        assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 0.04), "{found:?}, not {expected:?}");
+    };
+    near(share(None, 0.0, all()), [0.25, 0.25, 0.5]);
+    near(share(Some(0.2), 0.0, all()), [0.4, 0.4, 0.2]);
+    near(share(Some(0.0), 0.0, all()), [0.5, 0.5, 0.0]);
+    near(share(Some(0.2), 0.5, all()), [0.2, 0.2, 0.6]);
+    // Where there are none, others take their share.
+    near(share(Some(0.2), 0.0, Clips::new(8000, [(0, 3000)].map(clip).into()).unwrap()), [1.0, 0.0, 0.0]);
+    near(share(Some(0.2), 0.0, Clips::new(8000, [(2, 3000)].map(clip).into()).unwrap()), [0.0, 0.0, 1.0]);
+    let refused = |spec: ClipsSpec, nameless| spec.check(8000, nameless).is_err();
+    assert!(refused(ClipsSpec { forget: 0.1, ..spec(1) }, false) && !refused(ClipsSpec { forget: 0.1, ..spec(1) }, true));
+    assert!(refused(ClipsSpec { nameless: Some(1.1), ..spec(1) }, true));
+}
+
+#[test]
 fn windows_of_a_visit_follow_each_other_in_the_clip() {
     let (lengths, batch) = ([9000, 5000], 4);
     let all = [tokens(&chirp(9000, 0)), tokens(&chirp(5000, 1))];
-    let mut windows = Windows::new(&spec(3), 7, batch as usize, clips(&lengths, false));
+    let mut windows = Windows::new(&spec(3), 7, batch as usize, clips(&lengths, false), None);
     let mut begun = Vec::new();
     for place in 0..40 {
         let (visit, place) = (place / batch, place % batch);
@@ -85,7 +112,7 @@ fn windows_of_a_visit_follow_each_other_in_the_clip() {
 
 #[test]
 fn a_short_clip_begins_at_its_beginning_and_silence_follows() {
-    let mut windows = Windows::new(&spec(2), 7, 1, clips(&[500], false));
+    let mut windows = Windows::new(&spec(2), 7, 1, clips(&[500], false), None);
     let [first, second] = [0, 1].map(|i| windows.make(i));
     assert_eq!((first.heard[0], first.wanted), (SILENCE, tokens(&chirp(500, 0)[..400])));
     let rest = [tokens(&chirp(500, 0)[400..]), vec![SILENCE; 300]].concat();
@@ -98,7 +125,7 @@ fn every_sample_is_heard_about_equally_often() {
     let lengths = [8000, 700, 200];
     let clips = lengths.iter().zip(0..).map(|(len, class)| Clip::new(vec![0.1; *len], class, false));
     let clips = Clips::new(8000, clips.collect()).unwrap();
-    let mut windows = Windows::new(&spec(2), 3, 1, clips);
+    let mut windows = Windows::new(&spec(2), 3, 1, clips, None);
     let mut drawn = [0usize; 3];
     (0..4000).for_each(|visit| drawn[windows.make(2 * visit).heard[0] as usize / LEVELS] += 1);
     let expected = [10, 1, 1].map(|weight| 4000 * weight / 12);
@@ -109,7 +136,7 @@ fn every_sample_is_heard_about_equally_often() {
 fn gain_and_speed_change_what_is_heard_and_leave_no_gap() {
     let clip = chirp(4000, 0);
     let gains = ClipsSpec { gain_db: [-12.0, -3.0], seconds: 0.5, ..spec(1) };
-    let mut windows = Windows::new(&gains, 7, 8, clips(&[4000], true));
+    let mut windows = Windows::new(&gains, 7, 8, clips(&[4000], true), None);
     let loudest = |e: &Pair<u32>| e.wanted.iter().fold(0f32, |most, t| most.max(decode(*t).abs()));
     let peaks: Vec<f32> = (0..60).map(|i| loudest(&windows.make(i))).collect();
     let (least, most) =
@@ -117,7 +144,7 @@ fn gain_and_speed_change_what_is_heard_and_leave_no_gap() {
     assert!(least < 0.24 && least > 0.19 && most > 0.52 && most < 0.58, "{least} {most}");
     // Of one speed: sample n is what stands at 1.25·n.
     let fast = ClipsSpec { speed: [1.25, 1.25], ..spec(4) };
-    let mut windows = Windows::new(&fast, 7, 1, clips(&[2000], true));
+    let mut windows = Windows::new(&fast, 7, 1, clips(&[2000], true), None);
     let parts: Vec<Pair<u32>> = (0..4).map(|i| windows.make(i)).collect();
     assert_eq!(parts[0].heard[0], SILENCE);
     for (a, b) in parts.iter().zip(&parts[1..]) {
@@ -161,7 +188,7 @@ fn graph(model: &CandleModel, begins: &Begins, examples: &Examples<u32>, segment
 #[test]
 fn the_gradient_is_that_of_differences_whole_or_in_segments() -> Result<()> {
     let model = model()?;
-    let mut windows = Windows::new(&ClipsSpec { seconds: 0.012, ..spec(1) }, 5, 3, clips(&[900, 800], false));
+    let mut windows = Windows::new(&ClipsSpec { seconds: 0.012, ..spec(1) }, 5, 3, clips(&[900, 800], false), None);
     let mut examples = Examples::with_capacity(3, windows.rows(), &Device::Cpu);
     (0..3).for_each(|i| examples.push(&windows.make(i)));
     let begins = Begins::new(windows.course(), 1);
@@ -206,7 +233,7 @@ fn the_gradient_is_that_of_differences_whole_or_in_segments() -> Result<()> {
 fn a_loss_is_the_mean_of_nats_and_validation_counts_its_bits() -> Result<()> {
     // One clip as one window: training's loss and validation's bits are of the same rows.
     let model = model()?;
-    let mut windows = Windows::new(&ClipsSpec { seconds: 0.1, ..spec(1) }, 5, 1, clips(&[800], false));
+    let mut windows = Windows::new(&ClipsSpec { seconds: 0.1, ..spec(1) }, 5, 1, clips(&[800], false), None);
     let mut examples = Examples::with_capacity(1, 800, &Device::Cpu);
     examples.push(&windows.make(0));
     let begins = Begins::new(windows.course(), 1);
@@ -226,7 +253,7 @@ fn a_generator_learns_a_sound_that_repeats() -> Result<()> {
     let saw: Vec<f32> = (0..6000).map(|t| 0.8 * ((t % 25) as f32 / 12.0 - 1.0)).collect();
     let make = |exact| Clips::new(8000, vec![Clip::new(saw.clone(), 1, exact)]);
     let spec = ClipsSpec { seconds: 0.016, ..spec(2) };
-    let windows = Windows::new(&spec, 5, 4, make(false)?);
+    let windows = Windows::new(&spec, 5, 4, make(false)?, None);
     let mut begins = Begins::new(windows.course(), 2);
     let mut workers: Vec<Worker<Generator>> = vec![
         Worker { maker: windows.clone(), judge: TokenJudge },

@@ -3,7 +3,9 @@
 //! Example i is place s = i mod batch of step t = ⌊i/batch⌋, and with W `windows` it is window t mod W of visit ⌊t/W⌋ of that place.
 //! A visit draws its clip, where in it it begins, gain and speed; its windows follow each other without a gap. A clip shorter than a
 //! visit begins at its beginning, and silence follows it; else the visit lies anywhere within the clip. A clip is drawn with its length
-//! as weight, or a visit's where that is longer, so that every sample is heard about equally often.
+//! as weight, or a visit's where that is longer, so that every sample is heard about equally often; with `nameless`, that share of the visits
+//! is of clips without a class. With `forget`, that share of them hides the class: what guidance (see
+//! [`GeneratorOptions`](crate::engine::GeneratorOptions)) leads away from.
 //!
 //! ```
 //! use cascabel::train::examples::Maker;
@@ -11,7 +13,7 @@
 //! let hum = (0..9000).map(|t| (t as f32 * 0.05).sin()).collect();
 //! let clips = Clips::new(8000, vec![Clip::new(hum, 0, false)])?;
 //! let spec = ClipsSpec { seconds: 0.25, windows: 2, ..ClipsSpec::default() };
-//! let mut windows = Windows::new(&spec, 1, 4, clips);
+//! let mut windows = Windows::new(&spec, 1, 4, clips, None);
 //! let (first, second) = (windows.make(0), windows.make(4)); // of a batch of 4: the same place, a step later
 //! assert_eq!((first.heard.len(), &first.heard[1..]), (2000, &first.wanted[..1999]));
 //! assert_eq!(second.heard[0], first.wanted[1999]);
@@ -46,19 +48,32 @@ pub struct ClipsSpec {
     pub gain_db: [f32; 2],
     /// How many times as fast a visit is played, least and greatest, log-uniform: other voices.
     pub speed: [f32; 2],
+    /// The share of visits whose class is hidden, of a model that knows sound without one.
+    pub forget: f32,
+    /// The share of visits that clips without a class are given; as their length says without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nameless: Option<f32>,
     /// Validation hears at most so many seconds of a clip.
     pub valid_seconds: f32,
 }
 
 impl Default for ClipsSpec {
     fn default() -> Self {
-        Self { seconds: 1.0, windows: 1, gain_db: [0.0; 2], speed: [1.0; 2], valid_seconds: 30.0 }
+        Self {
+            seconds: 1.0,
+            windows: 1,
+            gain_db: [0.0; 2],
+            speed: [1.0; 2],
+            forget: 0.0,
+            nameless: None,
+            valid_seconds: 30.0,
+        }
     }
 }
 
 impl ClipsSpec {
-    /// Refuses what makes no windows of sound at `rate` Hz.
-    pub fn check(&self, rate: u32) -> Result<()> {
+    /// Refuses what makes no windows of sound at `rate` Hz; `nameless` says whether the model knows sound without a class.
+    pub fn check(&self, rate: u32, nameless: bool) -> Result<()> {
         let refuse = |what: &str, expected: String, got: String| {
             Err(Error::input(format!("recipe [clips] {what}"), expected, got))
         };
@@ -73,6 +88,12 @@ impl ClipsSpec {
             if !(low <= high && bounds.contains(&low) && bounds.contains(&high)) {
                 let expected = format!("[least, greatest] within {} to {}", bounds.start(), bounds.end());
                 return refuse(what, expected, format!("[{low}, {high}]"));
+            }
+        }
+        for (what, share) in [("forget", self.forget), ("nameless", self.nameless.unwrap_or(0.0))] {
+            if !(0.0..=1.0).contains(&share) || (share > 0.0 && !nameless) {
+                let expected = "a share of 0 to 1, above 0 only where the model is nameless too";
+                return refuse(what, expected.into(), share.to_string());
             }
         }
         if !(self.valid_seconds > 0.0 && self.valid_seconds.is_finite()) {
@@ -105,13 +126,16 @@ pub struct Windows {
     batch: u64,
     len: usize,
     clips: Arc<Clips>,
-    /// Sums of the clips' weights, up to each.
-    weights: Arc<Vec<usize>>,
+    /// Sums of the clips' weights, up to each: of all, or where they have shares of their own of those with a class and those without.
+    weights: Arc<[Vec<usize>; 2]>,
+    /// The class without a name, where there is one.
+    nameless: Option<u32>,
 }
 
 /// What a visit drew.
 struct Visit<'a> {
     clip: &'a Clip,
+    class: u32,
     /// The sample that it begins at.
     from: usize,
     gain: f32,
@@ -119,16 +143,20 @@ struct Visit<'a> {
 }
 
 impl Windows {
-    /// Windows of these clips for batches of so many; `spec` has been checked.
-    pub fn new(spec: &ClipsSpec, seed: u64, batch: usize, clips: Clips) -> Self {
+    /// Windows of these clips for batches of so many; `spec` has been checked. `nameless` is the class of clips without one.
+    pub fn new(spec: &ClipsSpec, seed: u64, batch: usize, clips: Clips, nameless: Option<u32>) -> Self {
         let len = spec.rows(clips.rate());
         let whole = len * spec.windows as usize;
-        let grow = |sum: &mut usize, clip: &Clip| {
-            *sum += if clip.is_empty() { 0 } else { clip.len().max(whole) };
-            Some(*sum)
-        };
-        let weights = Arc::new(clips.all().iter().scan(0, grow).collect());
-        Self { spec: spec.clone(), seed, batch: batch.max(1) as u64, len, clips: Arc::new(clips), weights }
+        let apart = |clip: &Clip| spec.nameless.is_some() && Some(clip.class()) == nameless;
+        let weights = [false, true].map(|of| {
+            let grow = |sum: &mut usize, clip: &Clip| {
+                *sum += if clip.is_empty() || apart(clip) != of { 0 } else { clip.len().max(whole) };
+                Some(*sum)
+            };
+            clips.all().iter().scan(0, grow).collect()
+        });
+        let (clips, weights) = (Arc::new(clips), Arc::new(weights));
+        Self { spec: spec.clone(), seed, batch: batch.max(1) as u64, len, clips, weights, nameless }
     }
 
     /// Which example begins where.
@@ -141,19 +169,26 @@ impl Windows {
         let (step, place) = (index / self.batch, index % self.batch);
         let (visit, window) = (step / self.spec.windows, step % self.spec.windows);
         let mut dice = Dice::new(self.seed, visit * self.batch + place);
-        let at = dice.below(self.weights.last().copied().unwrap_or(0));
-        let clip = &self.clips.all()[self.weights.partition_point(|sum| *sum <= at)];
+        let [named, without] = &*self.weights;
+        let all = |weights: &[usize]| weights.last().copied().unwrap_or(0);
+        let apart = self.spec.nameless.is_some_and(|share| dice.unit() < f64::from(share));
+        // A share of what is not there goes to what is.
+        let weights = if all(without) > 0 && (apart || all(named) == 0) { without } else { named };
+        let at = dice.below(all(weights));
+        let clip = &self.clips.all()[weights.partition_point(|sum| *sum <= at)];
         let (place, [quiet, loud], [slow, fast]) = (dice.unit(), self.spec.gain_db, self.spec.speed);
         let gain = 10f32.powf(dice.uniform(quiet, loud) / 20.0);
         let speed = if slow == fast { slow } else { dice.log_uniform(slow, fast) };
         let span = ((self.len as u64 * self.spec.windows) as f64 * f64::from(speed)).ceil() as usize;
         let from = (place * (clip.len().saturating_sub(span) + 1) as f64) as usize;
-        (Visit { clip, from, gain, speed }, window as usize)
+        let hidden = self.nameless.filter(|_| self.spec.forget > 0.0 && dice.unit() < f64::from(self.spec.forget));
+        let class = hidden.unwrap_or(clip.class());
+        (Visit { clip, class, from, gain, speed }, window as usize)
     }
 
     /// The token before a window, and those of the window.
     fn tokens(&self, visit: &Visit<'_>, window: usize) -> Vec<u32> {
-        let Visit { clip, from, gain, speed } = *visit;
+        let Visit { clip, from, gain, speed, .. } = *visit;
         let first = window * self.len;
         if speed == 1.0 {
             return (0..=self.len).map(|t| clip.token((from + first + t).checked_sub(1), gain)).collect();
@@ -184,7 +219,7 @@ impl Maker for Windows {
     fn make(&mut self, index: u64) -> Pair<u32> {
         let (visit, window) = self.visit(index);
         let tokens = self.tokens(&visit, window);
-        let of_class = visit.clip.class() * LEVELS as u32;
+        let of_class = visit.class * LEVELS as u32;
         let heard = tokens.iter().take(self.len).map(|token| token + of_class).collect();
         Pair { heard, wanted: tokens.into_iter().skip(1).collect() }
     }
