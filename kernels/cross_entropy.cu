@@ -12,7 +12,7 @@ __device__ static float total(float v) {
     return v;
 }
 
-// Targets are whole numbers held as floats; a target beyond the classes makes its loss NaN.
+// Targets are whole numbers held as floats; a target beyond the classes makes its loss NaN, a row of a negative one counts nothing.
 extern "C" __global__ void cross_entropy(const float *x, const float *targets, float *losses, float *grad, int rows, int classes,
                                          int share_bits) {
     long row = blockIdx.x * (long)blockDim.y + threadIdx.y;
@@ -25,6 +25,11 @@ extern "C" __global__ void cross_entropy(const float *x, const float *targets, f
     most = greatest(most);
     for (int c = threadIdx.x; c < classes; c += 32) sum += expf(x[c] - most);
     sum = total(sum);
+    if (target < 0) {
+        for (int c = threadIdx.x; c < classes; c += 32) grad[c] = 0.0f;
+        if (threadIdx.x == 0) losses[row] = 0.0f;
+        return;
+    }
     for (int c = threadIdx.x; c < classes; c += 32) grad[c] = (expf(x[c] - most) / sum - (c == target ? 1.0f : 0.0f)) * share;
-    if (threadIdx.x == 0) losses[row] = target >= 0 && target < classes ? logf(sum) + most - x[target] : __int_as_float(0x7fc00000);
+    if (threadIdx.x == 0) losses[row] = target < classes ? logf(sum) + most - x[target] : __int_as_float(0x7fc00000);
 }

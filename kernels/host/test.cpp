@@ -562,6 +562,9 @@ static void test_cross_entropy() {
             targets[0] = count;
             host::launch({2, 1, 1}, {32, 8, 1}, [&] { classes::cross_entropy(&x[0], &targets[0], &losses[0], &grad[0], rows, count, bits(0.125f)); });
             checks++, failures += !std::isnan(losses[0]);
+            targets[0] = -1, grad = unwritten(rows * count);
+            host::launch({2, 1, 1}, {32, 8, 1}, [&] { classes::cross_entropy(&x[0], &targets[0], &losses[0], &grad[0], rows, count, bits(0.125f)); });
+            checks++, failures += losses[0] != 0 || std::any_of(&grad[0], &grad[0] + count, [](float g) { return g != 0; });
         }
 }
 

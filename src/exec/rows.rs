@@ -166,7 +166,8 @@ impl RowTable {
 
     /// Counts rows of those tiers as completed up to those that `late`, if any, has yet to compute, and none as of this pass.
     pub fn hold_back(&mut self, period: usize, late: Option<&Self>) {
-        let tiers = self.periods.iter().zip(&mut self.spans).enumerate().filter(|(_, (own, _))| **own >= period);
+        let tiers =
+            self.periods.iter().zip(&mut self.spans).enumerate().filter(|(_, (own, _))| **own >= period);
         for (tier, (_, spans)) in tiers {
             let of_tier = late.and_then(|late| late.spans.get(tier)).map_or(&[][..], Vec::as_slice);
             for span in spans {

@@ -31,7 +31,8 @@ impl Plan {
             let OpKind::Overlap { shift, .. } = op.kind else { continue };
             let period = op.inputs.first().map_or(1, |v| self.value(v.value).tier.period);
             let inside = |p: &usize| *p >= period;
-            let (Some(first), Some(last)) = (periods.iter().position(inside), periods.iter().rposition(inside))
+            let (Some(first), Some(last)) =
+                (periods.iter().position(inside), periods.iter().rposition(inside))
             else {
                 continue;
             };
@@ -86,7 +87,10 @@ mod tests {
             let name = |i: usize| plan.ops[i].name.as_str();
             let level = if tier.period == 4 { 0 } else { 1 };
             assert_eq!(name(tier.ops.start - 1), format!("tiers.{level}.pool.rows"));
-            assert_eq!((name(tier.overlap), tier.overlap), (format!("tiers.{level}.unpool.rows").as_str(), tier.ops.end));
+            assert_eq!(
+                (name(tier.overlap), tier.overlap),
+                (format!("tiers.{level}.unpool.rows").as_str(), tier.ops.end)
+            );
             assert!(tier.ops.clone().all(|i| plan.tier(&plan.ops[i]).period >= tier.period));
         }
         assert!(found[0].ops.contains(&(found[1].ops.start - 1)) && found[0].ops.contains(&found[1].overlap));

@@ -17,6 +17,7 @@ use super::loss::LossSpec;
 use super::mix::MixSpec;
 use super::schedule::Schedule;
 use super::task::generator::ClipsSpec;
+use super::task::recall::RecallSpec;
 use crate::exec::candle::Products;
 use crate::model::{Config, FilterConfig, GeneratorConfig, Mask};
 use crate::{Error, Result};
@@ -35,6 +36,7 @@ pub struct Recipe {
     /// The model.
     pub model: Config,
     /// Folders of clips.
+    #[serde(default, skip_serializing_if = "Data::is_none")]
     pub data: Data,
     /// How a filter's examples are made of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -42,6 +44,9 @@ pub struct Recipe {
     /// How a generator's are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clips: Option<ClipsSpec>,
+    /// A test of memory, in place of clips.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recall: Option<RecallSpec>,
     /// What is minimised, of a filter; a generator's loss is the bits of a sample.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss: Option<LossSpec>,
@@ -66,7 +71,7 @@ pub struct About {
 }
 
 /// Where clips lie.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Data {
     /// Sound to train on: clean, for a filter.
@@ -85,6 +90,10 @@ pub struct Data {
 }
 
 impl Data {
+    fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// The files of the sound to train on.
     pub fn clean_files(&self) -> Result<Vec<PathBuf>> {
         let wanted = |file: &PathBuf| {
@@ -102,6 +111,8 @@ pub enum Lesson<'a> {
     Filter(&'a FilterConfig, MixSpec, &'a LossSpec),
     /// The next sample from those before it.
     Generator(&'a GeneratorConfig, ClipsSpec),
+    /// Answers that lie far back.
+    Recall(&'a GeneratorConfig, RecallSpec),
 }
 
 /// How a run proceeds.
@@ -192,6 +203,7 @@ impl Recipe {
         recipe.check()?;
         // What was left out stands in the recipe's text as it is.
         match recipe.model {
+            Config::Generator(_) if recipe.recall.is_some() => {}
             Config::Generator(_) => drop(recipe.clips.get_or_insert_default()),
             _ => drop(recipe.mix.get_or_insert_default()),
         }
@@ -238,9 +250,20 @@ impl Recipe {
             None => Ok(()),
         };
         let missing = |what: &str| Error::input(format!("recipe {what}"), "one for a filter", "none");
+        let sounds = || match [("clean", &data.clean), ("valid_clean", &data.valid_clean)]
+            .iter()
+            .find(|of| of.1.is_empty())
+        {
+            Some((what, _)) => Err(Error::input(format!("recipe [data] {what}"), "folders of sound", "none")),
+            None => Ok(()),
+        };
         match &self.model {
             Config::Filter(config) => {
-                none_for("filter", &[("[clips]", self.clips.is_some())])?;
+                none_for(
+                    "filter",
+                    &[("[clips]", self.clips.is_some()), ("[recall]", self.recall.is_some())],
+                )?;
+                sounds()?;
                 for (what, folders) in
                     [("[data] noise", &data.noise), ("[data] valid_noise", &data.valid_noise)]
                 {
@@ -259,6 +282,14 @@ impl Recipe {
                     ("[run] dry", run.dry != 0.0),
                 ];
                 none_for("generator", &others)?;
+                if let Some(recall) = self.recall {
+                    let sound = [("[data]", !data.is_none()), ("[clips]", self.clips.is_some())];
+                    none_for("test of memory", &sound)?;
+                    none_for("test of memory", &[("[model] classes", config.class_count() > 0)])?;
+                    recall.puzzle.check(recall.length, config.vocabulary)?;
+                    return Ok(Lesson::Recall(config, recall));
+                }
+                sounds()?;
                 config.of_mu_law()?;
                 let clips = self.clips.clone().unwrap_or_default();
                 clips.check(config.rate, config.nameless)?;
@@ -359,6 +390,28 @@ mod tests {
             let message = Recipe::parse(&text, "r.toml").unwrap_err().to_string();
             assert!(message.contains("begin") && message.lines().count() == 1, "{begin}: {message}");
         }
+    }
+
+    #[test]
+    fn a_test_of_memory_needs_no_sound_and_survives_the_card() -> Result<()> {
+        let text = "name = 'm'\nseed = 1\nrecall = { puzzle = 'induction-heads', length = 8 }\n\
+            schedule = { peak = 1e-3, last = 0.0, warm_up = 0, steps = 1 }\n\
+            model = { kind = 'generator', rate = 8000, vocabulary = 16, tiers = [\
+            { d_model = 8, blocks = 1, mixer = { kind = 'mamba' } }] }\n";
+        let recipe = Recipe::parse(text, "m.toml")?;
+        assert!(matches!(recipe.lesson()?, Lesson::Recall(..)));
+        assert_eq!(Recipe::parse(&recipe.to_text(), "card")?, recipe);
+        for (more, what) in [
+            ("clips = { seconds = 1.0 }\n", "[clips]"),
+            ("data = { clean = ['a'], valid_clean = [] }\n", "[data]"),
+        ] {
+            let message = Recipe::parse(&format!("{more}{text}"), "m.toml").unwrap_err().to_string();
+            assert!(message.contains(what) && message.lines().count() == 1, "{message}");
+        }
+        let short =
+            Recipe::parse(&text.replace("length = 8", "length = 2"), "m.toml").unwrap_err().to_string();
+        assert!(short.contains("3 rows and 3 tokens at least"), "{short}");
+        Ok(())
     }
 
     #[test]

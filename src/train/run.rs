@@ -29,7 +29,7 @@ use super::learner::Learner;
 use super::log;
 use super::peers::{Peers, Place};
 use super::recipe::{Lesson, Recipe, Store};
-use super::task::{Filter, Generator, Task, Validation};
+use super::task::{Filter, Generator, Recall, Task, Validation};
 use crate::audio::could_be_folder;
 use crate::exec::State;
 use crate::exec::candle::{CandleModel, CandleState, Dropout};
@@ -62,6 +62,24 @@ pub struct RunOptions<'a> {
     pub observe: &'a mut dyn FnMut(&Event),
 }
 
+impl<'a> RunOptions<'a> {
+    /// A run from its beginning to its end, alone, on all cores or on a GPU.
+    pub fn new(out: PathBuf, device: Device, observe: &'a mut dyn FnMut(&Event)) -> Self {
+        Self {
+            out,
+            resume: false,
+            from: None,
+            minutes: None,
+            device,
+            threads: None,
+            place: None,
+            commit: String::new(),
+            stop: Arc::default(),
+            observe,
+        }
+    }
+}
+
 /// Trains as the recipe says; returns the model of the averaged weights, which is also written to the run's folder. Among processes
 /// that train together that of rank 0 does so; the others return nothing.
 pub fn train(recipe: &Recipe, options: &mut RunOptions<'_>) -> Result<Option<Model>> {
@@ -77,6 +95,10 @@ pub fn train(recipe: &Recipe, options: &mut RunOptions<'_>) -> Result<Option<Mod
         }
         Lesson::Generator(model, clips) => {
             let task = Generator::read(recipe, (model, &clips), &plan, threads)?;
+            through(Run::open(recipe, task, plan, threads, options)?, options)
+        }
+        Lesson::Recall(model, recall) => {
+            let task = Recall::new(recipe, model, recall, threads);
             through(Run::open(recipe, task, plan, threads, options)?, options)
         }
     }

@@ -68,7 +68,8 @@ impl Work {
         }
         let read_gb_per_s = probes::reads(Isa::best(), weight_bytes);
         let packed = weight_bytes as f64 / plan.cost().weight_bytes().max(1) as f64;
-        let bytes = plan.cost().ops().map(|(_, period, cost)| (period, packed * cost.weight_bytes as f64)).collect();
+        let bytes =
+            plan.cost().ops().map(|(_, period, cost)| (period, packed * cost.weight_bytes as f64)).collect();
         Self { flop, elements, bytes, read_gb_per_s }
     }
 

@@ -51,7 +51,16 @@ pub fn levels(plan: &Plan, max_streams: usize) -> Vec<Level> {
         let value = framed.map_or(plan.output, |op| op.output);
         let until = spread(&steps, &costs, tier.window);
         let (period, overlap) = (tier.period, tier.overlap);
-        Level { steps, within, period, value, overlap, until, table: RowTable::new(plan, max_streams), progress: None }
+        Level {
+            steps,
+            within,
+            period,
+            value,
+            overlap,
+            until,
+            table: RowTable::new(plan, max_streams),
+            progress: None,
+        }
     };
     all.iter().enumerate().map(level).collect()
 }

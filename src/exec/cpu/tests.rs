@@ -159,7 +159,8 @@ fn streams_of_different_phases_run_together_as_alone() -> Result<()> {
 fn what_is_computed_late_has_the_bits_of_what_is_computed_at_once() -> Result<()> {
     for case in models()?.into_iter().filter(|case| !case.plan.pipelined().is_empty()) {
         let (streams, width) = (5, case.plan.value(case.plan.output).width);
-        let mut together = Cpu::open(&case.plan, &case.weights, Limits { max_rows: 32, max_streams: streams });
+        let mut together =
+            Cpu::open(&case.plan, &case.weights, Limits { max_rows: 32, max_streams: streams });
         let mut signals: Vec<_> = (0..streams as u64).map(|s| case.signal(1200, s)).collect();
         let mut outputs: Vec<Vec<f32>> = vec![Vec::new(); streams];
         let mut draws = Draws::new(3, 8);
@@ -213,7 +214,11 @@ fn what_is_computed_late_has_the_bits_of_what_is_computed_at_once() -> Result<()
         for (stream, (signal, output)) in signals.iter().zip(&outputs).enumerate() {
             let mut alone = Cpu::open(&case.plan, &case.weights, LIMITS);
             let expected = run(&mut alone, signal, &[output.len() / width])?;
-            assert!(same(&(output.clone(), together.save(stream)), &expected), "{} stream {stream}", case.name);
+            assert!(
+                same(&(output.clone(), together.save(stream)), &expected),
+                "{} stream {stream}",
+                case.name
+            );
         }
     }
     Ok(())
@@ -241,7 +246,11 @@ fn a_pipelined_tier_works_in_slices() -> Result<()> {
     // Of 4 rows' and 12 rows' work.
     for level in 1..3 {
         let all = cpu.levels[level].steps.len();
-        assert!(most[level] > 0 && 2 * most[level] <= all, "level {level}: {} of {all} steps at once", most[level]);
+        assert!(
+            most[level] > 0 && 2 * most[level] <= all,
+            "level {level}: {} of {all} steps at once",
+            most[level]
+        );
     }
     Ok(())
 }

@@ -1,10 +1,11 @@
-//! What a run teaches: a [`Filter`] or a [`Generator`].
+//! What a run teaches: a [`Filter`], a [`Generator`], or one of the papers' tests of memory ([`Recall`]).
 //!
 //! A task reads its data, makes examples, judges what a model gives for them, says where each example begins and validates. The rest of
 //! a run, its steps, processes, optimiser and checkpoints, is written once, for any task.
 
 pub mod filter;
 pub mod generator;
+pub mod recall;
 
 use std::fmt;
 
@@ -13,6 +14,7 @@ use serde::Serialize;
 
 pub use self::filter::Filter;
 pub use self::generator::Generator;
+pub use self::recall::Recall;
 use super::begins::Course;
 use super::examples::{Examples, Maker, Row};
 use super::loss::{LossParts, LossValues};
@@ -100,6 +102,11 @@ pub enum Validation {
         /// What a sample costs: −log₂ of the share that it was given, the mean over clips.
         bits_per_sample: f64,
     },
+    /// A test of memory.
+    Recall {
+        /// The share of answers that are right.
+        right: f64,
+    },
 }
 
 impl Validation {
@@ -112,6 +119,7 @@ impl Validation {
                 ("valid_noisy_si_sdr_db", figures.noisy_si_sdr),
             ],
             Self::Generator { bits_per_sample } => vec![("valid_bits_per_sample", *bits_per_sample)],
+            Self::Recall { right } => vec![("valid_right", *right)],
         }
     }
 }
@@ -125,6 +133,7 @@ impl fmt::Display for Validation {
             Self::Generator { bits_per_sample } => {
                 write!(f, "validation, {bits_per_sample:.4} bits a sample")
             }
+            Self::Recall { right } => write!(f, "validation, {:.2}% right", 100.0 * right),
         }
     }
 }

@@ -67,7 +67,10 @@ fn clips_without_a_class_have_their_share_and_classes_are_hidden_in_theirs() {
         [0, 1, 2].map(|class| classes.iter().filter(|of| **of == class).count() as f64 / 2000.0)
     };
     let near = |found: [f64; 3], expected: [f64; 3]| {
-        assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 0.04), "{found:?}, not {expected:?}");
+        assert!(
+            found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 0.04),
+            "{found:?}, not {expected:?}"
+        );
     };
     near(share(None, 0.0, all()), [0.25, 0.25, 0.5]);
     near(share(Some(0.2), 0.0, all()), [0.4, 0.4, 0.2]);
@@ -77,7 +80,10 @@ fn clips_without_a_class_have_their_share_and_classes_are_hidden_in_theirs() {
     near(share(Some(0.2), 0.0, Clips::new(8000, [(0, 3000)].map(clip).into()).unwrap()), [1.0, 0.0, 0.0]);
     near(share(Some(0.2), 0.0, Clips::new(8000, [(2, 3000)].map(clip).into()).unwrap()), [0.0, 0.0, 1.0]);
     let refused = |spec: ClipsSpec, nameless| spec.check(8000, nameless).is_err();
-    assert!(refused(ClipsSpec { forget: 0.1, ..spec(1) }, false) && !refused(ClipsSpec { forget: 0.1, ..spec(1) }, true));
+    assert!(
+        refused(ClipsSpec { forget: 0.1, ..spec(1) }, false)
+            && !refused(ClipsSpec { forget: 0.1, ..spec(1) }, true)
+    );
     assert!(refused(ClipsSpec { nameless: Some(1.1), ..spec(1) }, true));
 }
 
@@ -188,7 +194,8 @@ fn graph(model: &CandleModel, begins: &Begins, examples: &Examples<u32>, segment
 #[test]
 fn the_gradient_is_that_of_differences_whole_or_in_segments() -> Result<()> {
     let model = model()?;
-    let mut windows = Windows::new(&ClipsSpec { seconds: 0.012, ..spec(1) }, 5, 3, clips(&[900, 800], false), None);
+    let mut windows =
+        Windows::new(&ClipsSpec { seconds: 0.012, ..spec(1) }, 5, 3, clips(&[900, 800], false), None);
     let mut examples = Examples::with_capacity(3, windows.rows(), &Device::Cpu);
     (0..3).for_each(|i| examples.push(&windows.make(i)));
     let begins = Begins::new(windows.course(), 1);

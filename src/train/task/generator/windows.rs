@@ -181,7 +181,8 @@ impl Windows {
         let speed = if slow == fast { slow } else { dice.log_uniform(slow, fast) };
         let span = ((self.len as u64 * self.spec.windows) as f64 * f64::from(speed)).ceil() as usize;
         let from = (place * (clip.len().saturating_sub(span) + 1) as f64) as usize;
-        let hidden = self.nameless.filter(|_| self.spec.forget > 0.0 && dice.unit() < f64::from(self.spec.forget));
+        let hidden =
+            self.nameless.filter(|_| self.spec.forget > 0.0 && dice.unit() < f64::from(self.spec.forget));
         let class = hidden.unwrap_or(clip.class());
         (Visit { clip, class, from, gain, speed }, window as usize)
     }

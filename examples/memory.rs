@@ -1,0 +1,60 @@
+//! The papers' tests of memory: a model is trained on sequences of one length and asked at longer ones.
+//!
+//! cargo run --release --example memory -- induction-heads mamba [--steps 12000] [--batch 8] [--length 256] [--longest 1048576] [--device cuda]
+use cascabel::exec::candle::device;
+use cascabel::train::recipe::Recipe;
+use cascabel::train::run::{Event, RunOptions, train};
+use cascabel::train::task::recall::{RecallSpec, right};
+use clap::Parser;
+
+#[derive(Parser)]
+struct Args {
+    /// induction-heads or selective-copying
+    puzzle: String,
+    /// mamba or s4d
+    mixer: String,
+    #[arg(long, default_value_t = 12_000)]
+    steps: u64,
+    #[arg(long, default_value_t = 8)]
+    batch: usize,
+    #[arg(long, default_value_t = 256)]
+    length: usize,
+    #[arg(long, default_value_t = 0)]
+    longest: usize,
+    #[arg(long, default_value_t = 1e-3)]
+    rate: f32,
+    #[arg(long, default_value = "cpu")]
+    device: String,
+}
+
+fn main() -> cascabel::Result<()> {
+    let Args { puzzle, mixer, steps, batch, length, longest, rate, device: on } = Args::parse();
+    let recipe = format!(
+        "name = '{puzzle}-{mixer}'\nseed = 1\nrecall = {{ puzzle = '{puzzle}', length = {length} }}
+        model = {{ kind = 'generator', rate = 8000, vocabulary = 16, tiers = [{{ d_model = 64, blocks = 2, norm = 'rms', mixer = {{ kind = '{mixer}' }} }}] }}
+        optimiser = {{ weight_decay = 0.1, clip = 1.0, ema = 0.99 }}
+        schedule = {{ peak = {rate}, last = {rate}, warm_up = 0, steps = {steps} }}
+        run = {{ batch = {batch}, group = {batch}, valid_every = 500, valid_examples = 256 }}"
+    );
+    let recipe = Recipe::parse(&recipe, &puzzle)?;
+    let mut tell = |event: &Event| {
+        if let Event::Valid { step, figures } = event {
+            println!("step {step}: {figures}");
+        }
+    };
+    let trained = train(&recipe, &mut RunOptions::new("target/memory".into(), device(&on)?, &mut tell))?;
+    let (Some(model), Some(spec)) = (trained, recipe.recall) else { unreachable!("alone, of a puzzle") };
+    for length in
+        std::iter::successors(Some(length), |length| Some(2 * length)).take_while(|length| *length <= longest)
+    {
+        let share = right(
+            &model.plan,
+            &model.weights,
+            RecallSpec { length, ..spec },
+            if length > 1 << 16 { 16 } else { 128 },
+            2,
+        )?;
+        println!("length {length}: {:.2}% right", 100.0 * share);
+    }
+    Ok(())
+}
