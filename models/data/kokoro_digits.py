@@ -25,7 +25,8 @@ from voices import Kokoro
 
 RATE, KOKORO_RATE = 8000, 24000
 # As Kokoro was trained to read them.
-SOUNDS = {"zero": "zˈɪɹO", "one": "wˈʌn", "two": "tˈu", "three": "θɹˈi", "four": "fˈɔɹ", "five": "fˈIv", "six": "sˈɪks", "seven": "sˈɛvᵊn", "eight": "ˈAt", "nine": "nˈIn"}
+SOUNDS = {"zero": "zˈɪɹO", "one": "wˈʌn", "two": "tˈu", "three": "θɹˈi", "four": "fˈɔɹ",
+          "five": "fˈIv", "six": "sˈɪks", "seven": "sˈɛvᵊn", "eight": "ˈAt", "nine": "nˈIn"}
 ENGLISH = ("af_", "am_", "bf_", "bm_")
 VALID = {"af_nova", "am_liam", "bf_lily", "bm_daniel"}
 LEVELS_DB = (-30.0, -22.0)

@@ -3,7 +3,7 @@
     python speech8.py OUT [--deb FILE ...]      # OUT: data/speech8; FILE saves a download, by the package that its name begins with
 
 Fetches six Debian packages (161 MB): the actors of two games (scummvm.py), prompts of telephones, a speaking clock. OUT gets
-    {train,valid}/speech-SOURCE-NAME.flac       a recipe may call them the class `speech`, or have no classes
+    {train,valid}/speech-SOURCE-NAME.flac       `speech` is a class beside the digits', if a recipe has it
     digits/NAME-SOURCE-VOICE.wav                the English digits among them, which are not in train
     dropped.tsv                                 what was left out, and why
 8 kHz, mono, 16 bits. Valid is the scenes that speech8-valid.txt names, the rest is train. Rules are the constants below.
