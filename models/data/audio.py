@@ -1,6 +1,6 @@
 """Reading, writing and levels: what every script in this folder shares.
 
-Samples are float32 in [-1, 1], mono, 16,000 a second. Levels are dB relative to full scale.
+Samples are float32 in [-1, 1], mono, 16,000 a second where nothing else is said. Levels are dB relative to full scale.
 
     x = read("clip.ogg")
     level, activity = active_level(x)      # ITU-T P.56, method B
@@ -22,28 +22,32 @@ def read_native(path):
     return sf.read(path, dtype="float32", always_2d=True)
 
 
-def to_mono_16k(frames, rate):
+def to_mono(frames, rate, to):
     """The mean of the channels, resampled by a polyphase filter.
 
     ffmpeg's `-ac 1` is avoided on purpose: on 22 kHz Vorbis it raised the level by 3 dB and made clipping of clean clips.
     """
     x = frames.mean(axis=1)
-    if rate == RATE:
+    if rate == to:
         return x.astype(np.float32)
-    g = math.gcd(rate, RATE)
-    return resample_poly(x, RATE // g, rate // g).astype(np.float32)
+    g = math.gcd(rate, to)
+    return resample_poly(x, to // g, rate // g).astype(np.float32)
+
+
+def to_mono_16k(frames, rate):
+    return to_mono(frames, rate, RATE)
 
 
 def read(path):
     return to_mono_16k(*read_native(path))
 
 
-def write(path, x):
+def write(path, x, rate=RATE):
     """16-bit file (the name's ending chooses FLAC or WAV), rounded, never wrapped; renamed when whole."""
     path = Path(path)
     pcm = np.clip(np.rint(np.asarray(x, np.float64) * 32768), -32768, 32767).astype(np.int16)
     part = path.with_name(f".{path.name}")
-    sf.write(part, pcm, RATE, subtype="PCM_16", format=path.suffix[1:].upper())
+    sf.write(part, pcm, rate, subtype="PCM_16", format=path.suffix[1:].upper())
     part.rename(path)
 
 

@@ -1,12 +1,14 @@
 """Packs sound for a generator as the 8-bit mu-law tokens that it hears, in pieces of a size; half of what FLAC of 16 bits takes.
 
-    python pack_tokens.py pack data/music data/music-pack [--hours 2] [--mib 43]      # train and valid
+    python pack_tokens.py pack data/music data/music-pack [--hours 2] [--mib 43]      # train and valid, and digits where there are
+    python pack_tokens.py pack data/speech8 data/speech8-pack --whole --hours 2       # of short clips
     python3 pack_tokens.py unpack data/music-pack data/music                          # there; Python alone
 
 The tokens are the engine's (src/audio/mu_law.rs), their differences compressed by xz, a file a clip, in a tar that is cut into pieces. Unpacked
 they are 16-bit WAVs, whose samples give the same tokens again; a generator of 8 bits learns from them exactly what it would from the originals.
-(The mu-law of WAV files, G.711's, has other steps, and would be rounded twice.) `--hours` takes the beginnings of all clips of train, the
-same share of each, so much in all.
+(The mu-law of WAV files, G.711's, has other steps, and would be rounded twice.) Each clip keeps its own
+rate. `--hours` takes the beginnings of all clips of train, the same share of each, so much in all; with `--whole` it takes whole clips of train
+instead, as many as make that share, evenly through the order of their names.
 
 Packing needs requirements-digits.txt.
 """
@@ -21,8 +23,7 @@ import tarfile
 import wave
 from pathlib import Path
 
-FILTERS = [{"id": lzma.FILTER_DELTA, "dist": 1}, {"id": lzma.FILTER_LZMA2, "preset": 9, "lc": 4, "lp": 0, "pb": 0}]
-SPLITS = ("train", "valid")
+SPLITS = ("train", "valid", "digits")
 
 
 def sample(token):
@@ -42,6 +43,18 @@ def tokens(x):
     return np.floor((curve + 1) * 127.5 + 0.5).clip(0, 255).astype(np.uint8)
 
 
+def squeezed(data):
+    """xz of the differences. Its window is no longer than the clip: clearing 64 MiB for each of ten thousand took most of the time."""
+    window = max(4096, 1 << len(data).bit_length())
+    filters = [{"id": lzma.FILTER_DELTA, "dist": 1}, {"id": lzma.FILTER_LZMA2, "preset": 9, "lc": 4, "lp": 0, "pb": 0, "dict_size": window}]
+    return lzma.compress(data, format=lzma.FORMAT_XZ, filters=filters)
+
+
+def evenly(paths, share):
+    """`share` of them, spread over their order."""
+    return [p for i, p in enumerate(paths) if math.floor((i + 1) * share) > math.floor(i * share)]
+
+
 def pack(args):
     import numpy as np
     import soundfile
@@ -54,6 +67,8 @@ def pack(args):
         sys.exit(f"pack_tokens: {args.folder}/train: expected FLAC or WAV files, found none")
     hours = sum(soundfile.info(p).duration for p in paths["train"]) / 3600
     share = min(1, (args.hours or hours) / hours)
+    if args.whole:
+        paths["train"], share = evenly(paths["train"], share), 1
     args.out.mkdir(parents=True, exist_ok=True)
     for old in args.out.glob("tokens.tar.*"):
         old.unlink()
@@ -63,7 +78,7 @@ def pack(args):
         for split, path in ((s, p) for s in SPLITS for p in paths[s]):
             x, rate = soundfile.read(path, dtype="float64", always_2d=True)
             x = x.mean(axis=1)[: round(len(x) * share) if split == "train" else None]
-            data = lzma.compress(tokens(x).tobytes(), format=lzma.FORMAT_XZ, filters=FILTERS)
+            data = squeezed(tokens(x).tobytes())
             # The rate stands in the name, for the file is tokens alone.
             info = tarfile.TarInfo(f"{path.relative_to(args.folder).with_suffix('')}.{rate}.xz")
             info.size = len(data)
@@ -121,6 +136,7 @@ def main():
         c.add_argument("out", type=Path)
         if name == "pack":
             c.add_argument("--hours", type=float)
+            c.add_argument("--whole", action="store_true")
             c.add_argument("--mib", type=int, default=43)
     args = p.parse_args()
     args.run(args)

@@ -78,13 +78,17 @@ class Kokoro:
         self.styles = {p.stem: np.fromfile(p, np.float32).reshape(-1, 256) for p in sorted(package.glob("voices/*.bin"))}
         self.names = sorted(self.styles)
 
-    def say(self, sounds, first, second, share, speed):
-        """16 kHz, trimmed to 0.1 s before and 0.15 s after the speech; empty if nothing was said."""
+    def raw(self, sounds, first, speed, second=None, share=0):
+        """24 kHz, as the network gives it."""
         tokens = [self.vocabulary[c] for c in sounds if c in self.vocabulary][:MOST_PHONEMES]
-        style = (1 - share) * self.styles[first][len(tokens) - 1] + share * self.styles[second][len(tokens) - 1]
+        style = (1 - share) * self.styles[first][len(tokens) - 1] + share * self.styles[second or first][len(tokens) - 1]
         x = self.session.run(None, {"tokens": np.array([[0, *tokens, 0]], np.int64), "style": style.reshape(1, 256).astype(np.float32),
                                     "speed": np.array([speed], np.float32)})[0].ravel()
-        x = resample_poly(x.astype(np.float64), 2, 3)
+        return x.astype(np.float64)
+
+    def say(self, sounds, first, second, share, speed):
+        """16 kHz, trimmed to 0.1 s before and 0.15 s after the speech; empty if nothing was said."""
+        x = resample_poly(self.raw(sounds, first, speed, second, share), 2, 3)
         loud = np.flatnonzero(np.abs(x) > 0.01)
         if len(loud) == 0:
             return loud

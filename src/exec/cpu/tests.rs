@@ -244,13 +244,9 @@ fn a_pipelined_tier_works_in_slices() -> Result<()> {
         }
     }
     // Of 4 rows' and 12 rows' work.
-    for level in 1..3 {
-        let all = cpu.levels[level].steps.len();
-        assert!(
-            most[level] > 0 && 2 * most[level] <= all,
-            "level {level}: {} of {all} steps at once",
-            most[level]
-        );
+    for (level, most) in cpu.levels.iter().zip(most).skip(1) {
+        let all = level.steps.len();
+        assert!(most > 0 && 2 * most <= all, "period {}: {most} of {all} steps at once", level.period);
     }
     Ok(())
 }
