@@ -8,12 +8,17 @@ use crate::support::Folder;
 
 /// An untrained generator of two classes, 8 kHz.
 fn generator(folder: &Folder, name: &str) {
-    let config: Config = serde_json::from_str(
-        r#"{"kind": "generator", "rate": 8000, "classes": ["zero", "one"], "tiers": [
-            {"d_model": 8, "blocks": 1, "mixer": {"kind": "s4d", "d_state": 4}},
-            {"d_model": 12, "blocks": 1, "pool": 4, "mixer": {"kind": "mamba", "d_state": 4}}]}"#,
-    )
-    .unwrap();
+    generator_with(folder, name, "");
+}
+
+/// The same, with more of a configuration.
+fn generator_with(folder: &Folder, name: &str, more: &str) {
+    let config = format!(
+        r#"{{"kind": "generator", "rate": 8000, "classes": ["zero", "one"], {more} "tiers": [
+            {{"d_model": 8, "blocks": 1, "mixer": {{"kind": "s4d", "d_state": 4}}}},
+            {{"d_model": 12, "blocks": 1, "pool": 4, "mixer": {{"kind": "mamba", "d_state": 4}}}}]}}"#
+    );
+    let config: Config = serde_json::from_str(&config).unwrap();
     let weights = Weights::random(&config.plan().unwrap(), 3);
     Model::new(config, weights, Card::default()).unwrap().save(folder.path(name)).unwrap();
 }
@@ -50,6 +55,32 @@ fn a_sound_is_a_function_of_seed_class_and_number() {
     make("--class one --seed 1 --greedy -o e.wav");
     make("--class one --seed 1 --temperature 0.8 --top-k 50 --top-p 0.9 --depth 32f -o f.wav");
     assert!(folder.bytes("e.wav") != a && folder.sound("f.wav") != sound);
+}
+
+#[test]
+fn guidance_needs_a_model_that_knows_sound_without_a_class() {
+    let folder = Folder::new();
+    generator(&folder, "g.safetensors");
+    generator_with(&folder, "n.safetensors", r#""nameless": true,"#);
+    let make = |model: &str, rest: &str| {
+        folder
+            .run(&format!("generate --model {model}.safetensors --class one --seconds 0.25 --seed 1 {rest}"))
+    };
+    make("n", "-o plain.wav").ok();
+    make("n", "-o one.wav --guidance 1").ok();
+    make("n", "-o far.wav --guidance 3").ok();
+    make("n", "-o on.wav --guidance 3 --prompt far.wav").ok();
+    make("n", "--count 3 -o many/ --guidance 3").ok();
+    assert_eq!(folder.bytes("plain.wav"), folder.bytes("one.wav"));
+    assert!(folder.bytes("far.wav") != folder.bytes("plain.wav"));
+    assert_eq!(folder.bytes("far.wav"), folder.bytes("many/one-0000.wav"));
+    assert_eq!(folder.sound("on.wav").frames(), 4_000);
+    for (model, given) in [("g", "--guidance 2"), ("n", "--guidance nan"), ("n", "--guidance inf")] {
+        make(model, &format!("-o no.wav {given}"))
+            .refused(2, &["guidance", "a model that knows sound without a class"]);
+    }
+    assert_eq!(make("n", "-o no.wav --guidance 2 --save-state s").code, 2);
+    assert!(!folder.files().iter().any(|name| name == "no.wav" || name == "s"));
 }
 
 #[test]
