@@ -19,7 +19,7 @@ struct Args {
     batch: usize,
     #[arg(long, default_value_t = 256)]
     length: usize,
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 1 << 20)]
     longest: usize,
     #[arg(long, default_value_t = 1e-3)]
     rate: f32,

@@ -19,17 +19,17 @@ extern "C" __global__ void cross_entropy(const float *x, const float *targets, f
     if (row >= rows) return;
     x += row * classes;
     grad += row * classes;
-    float most = __int_as_float(0xff800000), sum = 0.0f, share = __int_as_float(share_bits);
     int target = targets[row];
-    for (int c = threadIdx.x; c < classes; c += 32) most = fmaxf(most, x[c]);
-    most = greatest(most);
-    for (int c = threadIdx.x; c < classes; c += 32) sum += expf(x[c] - most);
-    sum = total(sum);
     if (target < 0) {
         for (int c = threadIdx.x; c < classes; c += 32) grad[c] = 0.0f;
         if (threadIdx.x == 0) losses[row] = 0.0f;
         return;
     }
+    float most = __int_as_float(0xff800000), sum = 0.0f, share = __int_as_float(share_bits);
+    for (int c = threadIdx.x; c < classes; c += 32) most = fmaxf(most, x[c]);
+    most = greatest(most);
+    for (int c = threadIdx.x; c < classes; c += 32) sum += expf(x[c] - most);
+    sum = total(sum);
     for (int c = threadIdx.x; c < classes; c += 32) grad[c] = (expf(x[c] - most) / sum - (c == target ? 1.0f : 0.0f)) * share;
     if (threadIdx.x == 0) losses[row] = target < classes ? logf(sum) + most - x[target] : __int_as_float(0x7fc00000);
 }

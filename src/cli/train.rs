@@ -14,11 +14,11 @@ use super::picture::{Series, curve_png};
 use super::{print, stop};
 use crate::exec::candle::device;
 use crate::train::peers::Place;
-use crate::train::recipe::Recipe;
+use crate::train::recipe::{Lesson, Recipe};
 use crate::train::run::{Event, Files, RunOptions, train};
 use crate::{Error, Result};
 
-/// Train a filter or a generator of sound by a recipe; Ctrl-C writes a checkpoint and the model so far
+/// Train a filter or a generator of sound, or a test of memory, by a recipe; Ctrl-C writes a checkpoint and the model so far
 ///
 /// OUT gets NAME.safetensors (the model), NAME.checkpoint.safetensors (in parts where `[run] checkpoint_mib` says so),
 /// NAME.log.jsonl and NAME.loss.png.
@@ -69,7 +69,12 @@ pub fn run(args: Args) -> Result<Tally> {
     let bar = ProgressBar::new(recipe.schedule.steps);
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len}  {msg}  {eta} left");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    let mut observe = |event: &Event| show(&bar, event);
+    let unit = match recipe.lesson()? {
+        Lesson::Filter(..) => "loss",
+        Lesson::Generator(..) => "bits a sample",
+        Lesson::Recall(..) => "bits an answer",
+    };
+    let mut observe = |event: &Event| show(&bar, event, unit);
     let mut options = RunOptions {
         out: args.out,
         resume: args.resume,
@@ -88,21 +93,23 @@ pub fn run(args: Args) -> Result<Tally> {
     if !leads {
         return Ok(Tally::ONE);
     }
-    draw(&files, if recipe.loss.is_some() { "loss" } else { "bits a sample" })?;
+    draw(&files, unit)?;
     print::text(&format!("{}: trained\n", files.model.display()))?;
     Ok(Tally::ONE)
 }
 
-/// Shows an event on the bar.
-fn show(bar: &ProgressBar, event: &Event) {
+/// Shows an event on the bar; the loss is in these units.
+fn show(bar: &ProgressBar, event: &Event, unit: &str) {
     let line = match event {
         Event::Step { step, loss, parts, speed, seconds, .. } => {
             let loss = match parts {
                 Some(_) => format!("loss {loss:.4}"),
-                None => format!("{loss:.4} bits a sample"),
+                None => format!("{loss:.4} {unit}"),
             };
             bar.set_position(step + 1);
-            bar.set_message(format!("{loss}  {speed:.0} s of sound/s"));
+            let speed =
+                if unit == "bits an answer" { String::new() } else { format!("  {speed:.0} s of sound/s") };
+            bar.set_message(format!("{loss}{speed}"));
             if bar.is_hidden() && step % 50 == 0 {
                 Some(format!("step {step}: {loss}, {seconds:.0} s"))
             } else {
@@ -115,6 +122,7 @@ fn show(bar: &ProgressBar, event: &Event) {
                 Some(noise) => {
                     format!("{:.2} h of clean sound, {:.2} h of noise", hours(*clean_seconds), hours(*noise))
                 }
+                None if *clean_seconds == 0.0 => "sequences without end".into(),
                 None => format!("{:.2} h of sound", hours(*clean_seconds)),
             };
             Some(format!("{sound}, {parameters} parameters"))
@@ -144,7 +152,7 @@ struct LogLine {
 #[derive(Deserialize)]
 struct LoggedFigures {
     #[serde(alias = "bits_per_sample")]
-    loss: f64,
+    loss: Option<f64>,
 }
 
 /// Draws the loss curve from the whole log, earlier sittings included.
@@ -158,7 +166,7 @@ fn draw(files: &Files, loss: &str) -> Result<()> {
     };
     let smooth: Vec<(f64, f64)> = steps.chunks(20).map(mean).collect();
     let valid: Vec<(f64, f64)> =
-        lines.iter().filter_map(|l| Some((l.step? as f64, l.figures.as_ref()?.loss))).collect();
+        lines.iter().filter_map(|l| Some((l.step? as f64, l.figures.as_ref()?.loss?))).collect();
     let series = [
         Series { name: "training, mean of 20", points: &smooth },
         Series { name: "validation", points: &valid },

@@ -264,6 +264,9 @@ impl Generator {
         if spot.beside.is_some() != self.guidance.is_some() {
             return Err(Error::input("state", of(self.guidance.is_some()), of(spot.beside.is_some())));
         }
+        // Nothing moves unless all of it fits.
+        let plan = self.cpu.plan();
+        spot.beside.iter().chain([&spot.state]).try_for_each(|state| state.check(plan))?;
         self.set_class(stream, spot.class)?;
         self.cpu.restore(stream, &spot.state)?;
         if let Some(beside) = &spot.beside {

@@ -131,7 +131,7 @@ impl fmt::Display for PlanCost {
             self.state_bytes()
         )?;
         self.windows.iter().try_for_each(|(period, window)| {
-            write!(f, "\na row of period {period} is computed over the {window} input rows after it fell due")
+            write!(f, "\ncalled row by row, the tier of period {period} spreads a row's work over {window} input rows")
         })
     }
 }

@@ -2,11 +2,12 @@
 //!
 //! A tier of period P that comes back with a shift of s of its rows ([`OpKind::Overlap`]) is first read (s − 1)·P input rows after the
 //! row that completed it. With s ≥ 2 its ops need not run at once, when P rows' work falls on one: they may be spread over the
-//! following rows until the next one of the tier is due, less those that a pipelined tier around it takes first.
+//! following rows until the next one of the tier is due; a tier within another pipelined one waits for that one's window first.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
-use super::{OpKind, Plan};
+use super::{OpKind, Plan, ValueId};
 
 /// A tier that may be computed late.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +18,7 @@ pub struct Pipelined {
     pub ops: Range<usize>,
     /// The op that takes its rows back up.
     pub overlap: usize,
-    /// Input rows over which a row's work may be spread, beginning with the one after it fell due.
+    /// Input rows over which a row's work may be spread, from the one after it fell due on.
     pub window: usize,
 }
 
@@ -39,12 +40,23 @@ impl Plan {
             let own = periods.get(first..overlap).unwrap_or_default();
             let framed = self.ops.get(first).is_some_and(|op| matches!(op.kind, OpKind::Frame { .. }));
             let around = found.last().map_or(0, |tier| tier.window);
-            if shift >= 2 && last + 1 == overlap && own.iter().all(inside) && framed && period > around {
+            let whole = last + 1 == overlap && own.iter().all(inside) && framed;
+            if shift >= 2 && whole && period > around && self.closed(first, overlap) {
                 let window = period - around;
                 found.push(Pipelined { period, ops: first + 1..overlap, overlap, window });
             }
         }
         found
+    }
+
+    /// Whether the ops after `frame` up to `overlap` read nothing but its value and each other's, and nobody else but `overlap` reads theirs.
+    fn closed(&self, frame: usize, overlap: usize) -> bool {
+        let made: HashSet<ValueId> =
+            self.ops.get(frame..overlap).unwrap_or_default().iter().map(|op| op.output).collect();
+        self.ops.iter().enumerate().filter(|(i, _)| *i != frame).all(|(i, op)| {
+            let own = op.inputs.iter().filter(|v| made.contains(&v.value)).count();
+            if i > frame && i < overlap { own == op.inputs.len() } else { own == 0 || i == overlap }
+        }) && !made.contains(&self.output)
     }
 }
 
@@ -52,7 +64,7 @@ impl Plan {
 mod tests {
     use crate::Result;
     use crate::model::Config;
-    use crate::plan::Plan;
+    use crate::plan::{Act, Plan, PlanBuilder};
 
     fn plan(shifts: [usize; 2], blocks: usize) -> Plan {
         let mixer = r#""mixer": {"kind": "s4d", "d_state": 2}"#;
@@ -77,6 +89,36 @@ mod tests {
         assert_eq!(windows([1, 2]), [(16, 16)]);
         assert_eq!(windows([2, 2]), [(4, 4), (16, 12)]);
         assert_eq!(windows([3, 5]), [(4, 4), (16, 12)]);
+    }
+
+    /// What is read beside the frame, or beside the overlap, would not be there in time.
+    #[test]
+    fn a_tier_that_others_read_or_that_reads_others_is_computed_at_once() -> Result<()> {
+        let tier = |twice: bool, beside: bool| {
+            let mut b = PlanBuilder::new();
+            let x = b.samples(4);
+            let framed = b.frame("frame", x, 4, 4)?;
+            let z = b.linear("in", framed, 16, true, Act::Tanh)?;
+            let z = if beside {
+                let other = b.frame("other", x, 4, 4)?;
+                b.add("both", z, other)?
+            } else {
+                z
+            };
+            let y = b.overlap("out", z, 4, 2)?;
+            let y = if twice {
+                let again = b.overlap("again", z, 4, 2)?;
+                b.add("sum", y, again)?
+            } else {
+                y
+            };
+            b.build(y)
+        };
+        assert_eq!(tier(false, false)?.pipelined().len(), 1);
+        for (twice, beside) in [(true, false), (false, true)] {
+            assert!(tier(twice, beside)?.pipelined().is_empty(), "{twice} {beside}");
+        }
+        Ok(())
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! A training run as a TOML file: data, model, loss, schedule, seed.
 //!
 //! `[model] kind` says what is learned. A filter learns from `[data] clean` and `noise`, mixed by `[mix]`, under `[loss]`; a generator
-//! from windows of the clips of `[data] clean`, cut by `[clips]`, and its loss is the bits that their samples cost it.
+//! from windows of the clips of `[data] clean`, cut by `[clips]`, and its loss is the bits that their samples cost it; or, by `[recall]`,
+//! to answer the papers' tests of memory.
 //!
 //! Paths are relative to the folder that the run is started in. Unknown keys are refused, so that a misspelt one cannot
 //! silently leave a default in place.
@@ -21,6 +22,9 @@ use super::task::recall::RecallSpec;
 use crate::exec::candle::Products;
 use crate::model::{Config, FilterConfig, GeneratorConfig, Mask};
 use crate::{Error, Result};
+
+/// Examples a step.
+const MOST_EXAMPLES: usize = 1 << 16;
 
 /// A whole recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -216,13 +220,13 @@ impl Recipe {
         let run = &self.run;
         let fine = run.batch > 0
             && run.group > 0
+            && run.batch <= MOST_EXAMPLES
             && run.batch.is_multiple_of(run.group)
             && run.valid_every > 0
             && run.checkpoint_minutes > 0.0
             && run.dynamics_rate.is_finite()
             && run.dynamics_rate >= 0.0;
-        let expected =
-            "batch and group above 0, group a divisor of batch, valid_every and checkpoint_minutes above 0";
+        let expected = "batch and group above 0, batch at most 65,536, group a divisor of batch, valid_every and checkpoint_minutes above 0";
         if !fine {
             return Err(Error::input("recipe [run]", expected, format!("{run:?}")));
         }
@@ -276,9 +280,9 @@ impl Recipe {
                 let others = [
                     ("[data] noise", !data.noise.is_empty() || !data.valid_noise.is_empty()),
                     ("[mix]", self.mix.is_some()),
-                    ("[loss], which is the bits of a sample,", self.loss.is_some()),
+                    ("[loss]", self.loss.is_some()),
                     ("[run] settle_seconds", run.settle_seconds > 0),
-                    ("[run.begin], which [clips] windows replaces,", run.begin != BeginSpec::default()),
+                    ("[run.begin]", run.begin != BeginSpec::default()),
                     ("[run] dry", run.dry != 0.0),
                 ];
                 none_for("generator", &others)?;
@@ -410,7 +414,7 @@ mod tests {
         }
         let short =
             Recipe::parse(&text.replace("length = 8", "length = 2"), "m.toml").unwrap_err().to_string();
-        assert!(short.contains("3 rows and 3 tokens at least"), "{short}");
+        assert!(short.contains("a length of 3 to"), "{short}");
         Ok(())
     }
 

@@ -19,6 +19,21 @@ fn advance_and_reset(case: &Case) -> Result<()> {
     (0..3).for_each(|stream| cpu.reset(stream));
     assert!((0..3).all(|stream| cpu.save(stream) == settled), "{}", case.name);
     assert_eq!(several(&mut cpu, &signal)?, first, "{}", case.name);
+    single_rows(&mut cpu, &signal)
+}
+
+/// Row by row, in phases of their own, where pipelined tiers compute late; one is reset in the middle of that.
+fn single_rows(cpu: &mut Cpu, signal: &Signal) -> Result<()> {
+    let mut y = vec![0.0; 3 * cpu.plan().value(cpu.plan().output).width];
+    for call in 0..60 {
+        let fed = if call % 5 == 0 { 2 } else { 3 };
+        let feeds = [0, 1, 2].map(|stream| Feed { stream, rows: 1 });
+        let out = y.len() / 3 * fed;
+        cpu.advance(&feeds[..fed], signal.rows(call, call + fed), &mut y[..out])?;
+        if call == 37 {
+            cpu.reset(1);
+        }
+    }
     Ok(())
 }
 

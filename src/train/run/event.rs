@@ -47,7 +47,7 @@ pub enum Event {
         step: u64,
         /// Steps in all.
         steps: u64,
-        /// The mean loss; of a generator, bits a sample.
+        /// The mean loss; of a generator, bits a sample; of a test of memory, bits an answer.
         loss: f64,
         /// Its terms, of a filter.
         #[serde(skip_serializing_if = "Option::is_none")]

@@ -27,7 +27,6 @@ pub use self::judge::TokenJudge;
 pub use self::validate::bits;
 pub use self::windows::{ClipsSpec, Windows};
 use super::{Data, Task, Validation};
-use crate::Result;
 use crate::exec::State;
 use crate::model::GeneratorConfig;
 use crate::plan::{Plan, Weights};
@@ -35,6 +34,7 @@ use crate::train::begins::Course;
 use crate::train::corpus::find;
 use crate::train::loss::{LossParts, LossValues};
 use crate::train::recipe::Recipe;
+use crate::{Error, Result};
 
 /// A generator's clips, and those that it is validated on.
 pub struct Generator {
@@ -54,6 +54,14 @@ impl Generator {
     ) -> Result<Self> {
         spec.course(recipe.run.batch).check("recipe [clips] seconds", plan, spec.rows(config.rate))?;
         let clips = Clips::read(&recipe.data.clean_files()?, config, spec.varies())?;
+        let without = clips
+            .all()
+            .iter()
+            .any(|clip| Some(clip.class() as usize) == config.nameless.then_some(config.classes.len()));
+        if spec.nameless.is_some_and(|share| share > 0.0) && !without {
+            let expected = "files of names that begin with no class's";
+            return Err(Error::input("recipe [clips] nameless", expected, "none in [data] clean"));
+        }
         let data = Data { seconds: clips.seconds(), noise_seconds: None, hashes: vec![clips.hash()] };
         let nameless = config.nameless.then_some(config.classes.len() as u32);
         let windows = Windows::new(spec, recipe.seed, recipe.run.batch, clips, nameless);

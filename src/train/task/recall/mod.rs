@@ -62,7 +62,11 @@ pub struct Recall {
 impl Recall {
     /// As the recipe says.
     pub fn new(recipe: &Recipe, config: &GeneratorConfig, spec: RecallSpec, threads: usize) -> Self {
-        let data = Data { seconds: 0.0, noise_seconds: None, hashes: vec![format!("{spec:?}")] };
+        let data = Data {
+            seconds: 0.0,
+            noise_seconds: None,
+            hashes: vec![blake3::hash(format!("{spec:?}").as_bytes()).to_hex().to_string()],
+        };
         let maker = Puzzles { spec, vocabulary: config.vocabulary, seed: recipe.seed };
         Self { data, maker, threads, unseen: recipe.run.valid_examples }
     }

@@ -10,6 +10,8 @@ use crate::{Error, Result};
 pub const NOTHING: u32 = u32::MAX;
 /// Tokens that selective copying asks for.
 const COPIED: usize = 16;
+/// The longest sequences.
+const LONGEST: usize = 1 << 24;
 /// Its blank, and what asks for the next token.
 const BLANK: u32 = 0;
 const ASK: u32 = 1;
@@ -43,17 +45,18 @@ impl Puzzle {
         }
     }
 
-    /// Refuses what leaves nothing to ask.
+    /// Refuses what leaves nothing to ask, or what no memory holds.
     pub fn check(self, length: usize, vocabulary: usize) -> Result<()> {
         let (least, tokens) = match self {
             Self::SelectiveCopying => (COPIED, 4),
             Self::InductionHeads => (3, 3),
         };
-        if length >= least && vocabulary >= tokens {
+        if (least..=LONGEST).contains(&length) && vocabulary >= tokens {
             return Ok(());
         }
-        let expected = format!("{least} rows and {tokens} tokens at least");
-        Err(Error::input("recipe [recall] length", expected, format!("{length} and {vocabulary}")))
+        let expected =
+            format!("a length of {least} to {LONGEST}, and a vocabulary of {tokens} tokens at least");
+        Err(Error::input("recipe [recall]", expected, format!("{length} and {vocabulary}")))
     }
 
     /// One example; sizes have been checked.
