@@ -45,6 +45,8 @@ mod neon;
 mod neon_model;
 mod pack;
 mod pipeline;
+#[cfg(test)]
+mod pipeline_tests;
 mod portable;
 pub mod probes;
 mod program;
@@ -107,7 +109,7 @@ impl Cpu {
             states,
             positions: vec![0; limits.max_streams],
             initial_position: 0,
-            levels: pipeline::levels(plan, limits.max_streams),
+            levels: pipeline::levels(plan, &program.first, limits.max_streams),
             tokens: Vec::with_capacity(tile.saturating_mul(limits.max_streams)),
             done: vec![0; limits.max_streams],
             plan: plan.clone(),
@@ -282,7 +284,9 @@ impl Cpu {
         let (mode, steps) = (float_mode::FlushDenormals::on(), self.plan.ops.len());
         let mut once = |step: usize| {
             let start = std::time::Instant::now();
-            (0..inner).for_each(|_| self.run(0, step..step + 1));
+            let steps = |i: usize| self.program.first.get(i).copied().unwrap_or(0);
+            let own = steps(step)..steps(step + 1);
+            (0..inner).for_each(|_| self.run(0, own.clone()));
             start.elapsed().as_secs_f64() / inner as f64
         };
         let times =

@@ -74,6 +74,22 @@ impl Linear {
     }
 }
 
+impl Linear {
+    /// The product in parts of whole panels whose weights take at most so many bytes, or one panel: each with the first column that it
+    /// writes. A column's sum is the same in either.
+    pub fn parts(self, bytes: usize) -> Vec<(usize, Self)> {
+        let panel = 4 * self.d_in * 16;
+        let panels = (bytes / (4 * panel).max(1)).max(1);
+        let part = |from: usize| {
+            let vectors = (self.vectors - from).min(4 * panels);
+            let column = if self.act == Act::Glu { from / 2 } else { from } * 16;
+            let (weight, bias) = (self.weight + from * self.d_in * 16, self.bias + from * 16);
+            (column, Self { vectors, weight, bias, ..self })
+        };
+        (0..self.vectors).step_by(4 * panels).map(part).collect()
+    }
+}
+
 /// Sixteen weight rows of a vector, as (first row, rows that exist from it on).
 type FirstRow = (usize, usize);
 

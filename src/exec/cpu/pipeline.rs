@@ -37,20 +37,27 @@ impl Level {
     }
 }
 
-/// The levels of a plan, outermost first.
-pub fn levels(plan: &Plan, max_streams: usize) -> Vec<Level> {
-    let (tiers, costs) = (plan.pipelined(), plan.cost());
-    let costs: Vec<f64> = costs.ops().map(|(_, _, cost)| seconds(cost)).collect();
+/// The levels of a plan, outermost first. The steps of op i are `first[i] .. first[i + 1]`.
+pub fn levels(plan: &Plan, first: &[usize], max_streams: usize) -> Vec<Level> {
+    let tiers = plan.pipelined();
+    let steps_of = |op: usize| first.get(op).copied().unwrap_or(0)..first.get(op + 1).copied().unwrap_or(0);
+    let parts = |(op, (_, _, cost)): (usize, (&str, usize, Cost))| {
+        let count = steps_of(op).len();
+        std::iter::repeat_n(seconds(cost) / count.max(1) as f64, count)
+    };
+    let costs: Vec<f64> = plan.cost().ops().enumerate().flat_map(parts).collect();
     let whole = Pipelined { period: 1, ops: 0..plan.ops.len(), overlap: 0, window: 1 };
     let all: Vec<&Pipelined> = std::iter::once(&whole).chain(&tiers).collect();
     let level = |(i, tier): (usize, &&Pipelined)| {
         let inner = all.get(i + 1).map_or(0..0, |tier| tier.ops.clone());
-        let steps: Vec<usize> = tier.ops.clone().filter(|step| !inner.contains(step)).collect();
-        let within = all.get(i + 1).and_then(|tier| steps.iter().position(|step| step + 1 == tier.ops.start));
+        let steps: Vec<usize> =
+            tier.ops.clone().filter(|op| !inner.contains(op)).flat_map(steps_of).collect();
+        let frame = all.get(i + 1).and_then(|tier| first.get(tier.ops.start.checked_sub(1)?));
+        let within = frame.and_then(|frame| steps.iter().position(|step| step == frame));
         let framed = tier.ops.start.checked_sub(1).and_then(|frame| plan.ops.get(frame));
         let value = framed.map_or(plan.output, |op| op.output);
         let until = spread(&steps, &costs, tier.window);
-        let (period, overlap) = (tier.period, tier.overlap);
+        let (period, overlap) = (tier.period, steps_of(tier.overlap).start);
         Level {
             steps,
             within,

@@ -1,6 +1,7 @@
 //! A plan prepared for the kernels: packed weights, and a place in one arena for every value.
 
 use std::collections::HashSet;
+use std::ops::Range;
 
 use super::buffer::{Aligned, Layout, stride};
 use super::pack::{self, Linear, Pool};
@@ -9,6 +10,9 @@ use crate::exec::Limits;
 use crate::plan::{
     Act, Coefficients, Dynamics, NormKind, Op, OpKind, Plan, Scan, ValueId, View, Weights, coefficients,
 };
+
+/// Bytes of weights that a step of a pipelined tier reads, about: some microseconds.
+const SLICE: usize = 96 << 10;
 
 /// Columns of a value in the arena.
 #[derive(Clone, Copy, Debug, Default)]
@@ -118,6 +122,8 @@ pub struct Step {
 pub struct Program {
     /// The steps, in order.
     pub steps: Vec<Step>,
+    /// The first step of each op of the plan, and behind them how many steps there are.
+    pub first: Vec<usize>,
     /// All packed weights.
     pub weights: Aligned,
     /// Each plan state slot's place in a stream's state.
@@ -143,17 +149,31 @@ impl Program {
             Place { at: value.at + v.offset, width: v.width, ..value }
         };
         let whole = |id: ValueId| places.get(id.0).copied().unwrap_or_default();
-        let mut steps = Vec::with_capacity(plan.ops.len());
-        for op in &plan.ops {
+        let late: Vec<Range<usize>> = plan.pipelined().into_iter().map(|tier| tier.ops).collect();
+        let (mut steps, mut first) =
+            (Vec::with_capacity(plan.ops.len()), Vec::with_capacity(plan.ops.len() + 1));
+        for (i, op) in plan.ops.iter().enumerate() {
+            first.push(steps.len());
             let mut inputs = [Place::default(); 4];
             inputs.iter_mut().zip(&op.inputs).for_each(|(to, v)| *to = view(v));
             let slot = op.state.and_then(|s| slots.get(s.0)).copied().unwrap_or_default();
             let from = op.inputs.first().map_or(op.output, |v| v.value);
             let kernel = kernel(plan, weights, op, &mut pool);
-            steps.push(Step { kernel, inputs, output: whole(op.output), slot, from, to: op.output });
+            let step = Step { kernel, inputs, output: whole(op.output), slot, from, to: op.output };
+            match kernel {
+                // What is computed in slices takes small steps.
+                Kernel::Linear(packed) if late.iter().any(|ops| ops.contains(&i)) => {
+                    steps.extend(packed.parts(SLICE).into_iter().map(|(column, part)| {
+                        let output = Place { at: step.output.at + column, ..step.output };
+                        Step { kernel: Kernel::Linear(part), output, ..step }
+                    }));
+                }
+                _ => steps.push(step),
+            }
         }
+        first.push(steps.len());
         let (input, output) = (whole(plan.input_value), whole(plan.output));
-        Self { steps, weights: pool.finish(), slots, state_len, arena_len, input, output }
+        Self { steps, first, weights: pool.finish(), slots, state_len, arena_len, input, output }
     }
 }
 

@@ -11,18 +11,18 @@ use crate::exec::testing::{Case, built, flat, max_norm, random_cuts, run, single
 use crate::exec::{Executor, Feed, Limits, Rows, State, TINY};
 use crate::plan::{Draws, Input};
 
-const LIMITS: Limits = Limits { max_rows: 64, max_streams: 1 };
+pub(super) const LIMITS: Limits = Limits { max_rows: 64, max_streams: 1 };
 
 fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|x| x.to_bits()).collect()
 }
 
-fn same(a: &(Vec<f32>, State), b: &(Vec<f32>, State)) -> bool {
+pub(super) fn same(a: &(Vec<f32>, State), b: &(Vec<f32>, State)) -> bool {
     let slots = a.1.slots.iter().zip(&b.1.slots).all(|(a, b)| bits(a) == bits(b));
     bits(&a.0) == bits(&b.0) && slots && a.1.position == b.1.position
 }
 
-fn models() -> Result<Vec<Case>> {
+pub(super) fn models() -> Result<Vec<Case>> {
     Ok(built()?.into_iter().chain([tiered()?, flat()?]).collect())
 }
 
@@ -149,106 +149,6 @@ fn streams_of_different_phases_run_together_as_alone() -> Result<()> {
                 case.name
             );
         }
-    }
-    Ok(())
-}
-
-/// Pipelined tiers, in the middle of whose work streams come and go: single rows of some streams, now and then longer feeds, saves, restores
-/// and resets.
-#[test]
-fn what_is_computed_late_has_the_bits_of_what_is_computed_at_once() -> Result<()> {
-    let cases: Vec<Case> = models()?.into_iter().filter(|case| !case.plan.pipelined().is_empty()).collect();
-    assert!(cases.iter().any(|case| case.plan.pipelined().len() == 2), "one within another");
-    for case in cases {
-        let (streams, width) = (5, case.plan.value(case.plan.output).width);
-        let mut together =
-            Cpu::open(&case.plan, &case.weights, Limits { max_rows: 32, max_streams: streams });
-        let mut signals: Vec<_> = (0..streams as u64).map(|s| case.signal(1200, s)).collect();
-        let mut outputs: Vec<Vec<f32>> = vec![Vec::new(); streams];
-        let mut draws = Draws::new(3, 8);
-        for call in 0..1000 {
-            // All in one phase for a while, then each in its own.
-            let all = call < 100;
-            let longer = !all && draws.below(40) == 0;
-            let mut fed: Vec<usize> = (0..streams).filter(|_| all || draws.below(4) > 0).collect();
-            if call % 7 == 3 {
-                fed.reverse();
-            }
-            let feeds: Vec<_> = fed
-                .into_iter()
-                .map(|stream| Feed { stream, rows: if longer { draws.below(9) } else { 1 } })
-                .collect();
-            let (mut samples, mut tokens) = (Vec::new(), Vec::new());
-            for feed in &feeds {
-                let at = outputs[feed.stream].len() / width;
-                match signals[feed.stream].rows(at, at + feed.rows) {
-                    Rows::Samples(x) => samples.extend_from_slice(x),
-                    Rows::Tokens(x) => tokens.extend_from_slice(x),
-                }
-            }
-            let input = match case.plan.input {
-                Input::Samples(_) => Rows::Samples(&samples),
-                Input::Tokens(_) => Rows::Tokens(&tokens),
-            };
-            let mut y = vec![f32::NAN; feeds.iter().map(|feed| feed.rows).sum::<usize>() * width];
-            together.advance(&feeds, input, &mut y)?;
-            let mut rest = y.as_slice();
-            for feed in &feeds {
-                let (now, later) = rest.split_at(feed.rows * width);
-                outputs[feed.stream].extend_from_slice(now);
-                rest = later;
-            }
-            let stream = draws.below(streams);
-            match draws.below(60) {
-                0 => {
-                    let state = together.save(stream);
-                    together.reset(stream);
-                    together.restore(stream, &state)?;
-                }
-                1 => {
-                    together.reset(stream);
-                    outputs[stream].clear();
-                    signals[stream] = case.signal(1200, 100 + call);
-                }
-                _ => {}
-            }
-        }
-        for (stream, (signal, output)) in signals.iter().zip(&outputs).enumerate() {
-            let mut alone = Cpu::open(&case.plan, &case.weights, LIMITS);
-            let expected = run(&mut alone, signal, &[output.len() / width])?;
-            assert!(
-                same(&(output.clone(), together.save(stream)), &expected),
-                "{} stream {stream}",
-                case.name
-            );
-        }
-    }
-    Ok(())
-}
-
-/// No single row takes much more of the work than its share.
-#[test]
-fn a_pipelined_tier_works_in_slices() -> Result<()> {
-    let case = built()?.into_iter().find(|case| case.name == "tiered generator");
-    let Some(case) = case else { unreachable!("the case is there") };
-    let mut cpu = Cpu::open(&case.plan, &case.weights, LIMITS);
-    let (steps, mut most, mut y) = (case.plan.ops.len(), [0; 3], vec![0.0; 32]);
-    assert_eq!(cpu.levels.iter().map(|level| level.steps.len()).sum::<usize>(), steps);
-    let mut before = [0; 3];
-    for call in 0..160 {
-        cpu.advance(&[Feed { stream: 0, rows: 1 }], Rows::Tokens(&[call % 32]), &mut y)?;
-        for level in 1..3 {
-            let done = cpu.levels[level].progress.map_or(0, |(done, _)| done);
-            let all = cpu.levels[level].steps.len();
-            let now = if done < before[level] { all - before[level] + done } else { done - before[level] };
-            most[level] = most[level].max(now);
-            before[level] = done;
-        }
-    }
-    // Of 4 rows' and 12 rows' work.
-    for (level, most) in cpu.levels.iter().zip(most).skip(1) {
-        let all = level.steps.len();
-        assert!(most > 0 && 2 * most <= all, "period {}: {most} of {all} steps at once", level.period);
     }
     Ok(())
 }
