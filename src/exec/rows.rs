@@ -170,8 +170,11 @@ impl RowTable {
             self.periods.iter().zip(&mut self.spans).enumerate().filter(|(_, (own, _))| **own >= period);
         for (tier, (_, spans)) in tiers {
             let of_tier = late.and_then(|late| late.spans.get(tier)).map_or(&[][..], Vec::as_slice);
-            for span in spans {
-                let waiting = of_tier.iter().find(|of| of.stream == span.stream).map_or(0, |of| of.rows);
+            for (i, span) in spans.iter_mut().enumerate() {
+                let own = |of: &&Span| of.stream == span.stream;
+                // Where the same streams are fed as before, at the same place.
+                let found = of_tier.get(i).filter(own).or_else(|| of_tier.iter().find(own));
+                let waiting = found.map_or(0, |of| of.rows);
                 span.completed = (span.completed + span.rows as u64).saturating_sub(waiting as u64);
                 span.rows = 0;
             }

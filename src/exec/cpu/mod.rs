@@ -64,7 +64,7 @@ use self::pipeline::Level;
 use self::program::{Program, Slot};
 use std::ops::Range;
 
-use super::{Executor, Feed, Limits, Misuse, RowTable, Rows, Span, State};
+use super::{Executor, Feed, Limits, Misuse, Rows, Span, State};
 use crate::Result;
 use crate::plan::{Input, Plan, ValueId, Weights};
 
@@ -140,13 +140,9 @@ impl Cpu {
         (self.tile * (self.limits.max_streams / fed.max(1))).min(self.limits.max_rows)
     }
 
-    /// The rows of the current pass.
-    fn table(&self) -> Option<&RowTable> {
-        self.levels.first().map(|now| &now.table)
-    }
-
+    /// The rows of a value's tier in the current pass.
     fn spans(&self, value: ValueId) -> &[Span] {
-        self.table().map_or(&[], |table| table.spans(value))
+        self.levels.first().map_or(&[], |now| now.table.spans(value))
     }
 
     /// One pass: at most [`rows_a_pass`](Self::rows_a_pass) of each feed. Returns false when nothing is left. With `late`, pipelined tiers
@@ -216,15 +212,15 @@ impl Cpu {
 
     /// Runs some of a level's own steps: neighbours together.
     fn run_own(&mut self, level: usize, own: Range<usize>) {
-        let step = |this: &Self, i: usize| this.levels.get(level).and_then(|l| l.steps.get(i)).copied();
         let mut at = own.start;
-        while let Some(first) = step(self, at).filter(|_| at < own.end) {
-            let mut count = 1;
-            while at + count < own.end && step(self, at + count) == Some(first + count) {
-                count += 1;
-            }
-            self.run(level, first..first + count);
-            at += count;
+        while at < own.end {
+            let this = self.levels.get(level);
+            let Some((first, end)) = this.and_then(|l| Some((*l.steps.get(at)?, *l.ends.get(at)?))) else {
+                return;
+            };
+            let end = end.min(own.end);
+            self.run(level, first..first + end - at);
+            at = end;
         }
     }
 

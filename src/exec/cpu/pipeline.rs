@@ -12,6 +12,8 @@ use crate::plan::{Cost, Pipelined, Plan, ValueId};
 pub struct Level {
     /// In the order they run.
     pub steps: Vec<usize>,
+    /// Where, for each of them, the run of neighbours that it is of ends.
+    pub ends: Vec<usize>,
     /// Where in `steps` the rows of the level within are framed; the step behind it takes them up.
     pub within: Option<usize>,
     /// Input rows per row of the tier; 1 on level 0.
@@ -56,10 +58,11 @@ pub fn levels(plan: &Plan, first: &[usize], max_streams: usize) -> Vec<Level> {
         let within = frame.and_then(|frame| steps.iter().position(|step| step == frame));
         let framed = tier.ops.start.checked_sub(1).and_then(|frame| plan.ops.get(frame));
         let value = framed.map_or(plan.output, |op| op.output);
-        let until = spread(&steps, &costs, tier.window);
+        let (until, ends) = (spread(&steps, &costs, tier.window), ends(&steps));
         let (period, overlap) = (tier.period, steps_of(tier.overlap).start);
         Level {
             steps,
+            ends,
             within,
             period,
             value,
@@ -72,8 +75,22 @@ pub fn levels(plan: &Plan, first: &[usize], max_streams: usize) -> Vec<Level> {
     all.iter().enumerate().map(level).collect()
 }
 
+/// For each step the place behind the last that follows it without a gap.
+fn ends(steps: &[usize]) -> Vec<usize> {
+    let (mut ends, mut end, mut next) = (Vec::new(), steps.len(), None);
+    for (i, step) in steps.iter().enumerate().rev() {
+        if next != Some(step + 1) {
+            end = i + 1;
+        }
+        next = Some(*step);
+        ends.push(end);
+    }
+    ends.reverse();
+    ends
+}
+
 /// A guess at a step's time, to weigh steps against each other: its weights from the third cache or its arithmetic, and what it costs to
-/// begin, by what `cascabel bench` finds on a Xeon of 2023.
+/// begin, about as `cascabel bench` finds them where `bench-records/2026-11-27-xeon-2core` was measured.
 fn seconds(cost: Cost) -> f64 {
     let [bytes, flop, exp, begin] = [30e9, 60e9, 8e9, 0.1e-6];
     (cost.weight_bytes as f64 / bytes).max(cost.flop as f64 / flop) + cost.exp as f64 / exp + begin
@@ -110,5 +127,6 @@ mod tests {
         assert_eq!(spread(&[1, 2, 3, 4, 5], &costs, 1), [5]);
         assert_eq!(spread(&[0, 1], &costs, 4), [0, 1, 1, 2]);
         assert_eq!(spread(&[], &costs, 2), [0, 0]);
+        assert_eq!(ends(&[3, 4, 5, 8, 9, 11]), [3, 3, 3, 5, 5, 6]);
     }
 }

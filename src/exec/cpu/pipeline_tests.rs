@@ -2,11 +2,11 @@
 
 use super::Cpu;
 use super::program::{Kernel, Place, Step};
-use super::tests::{LIMITS, models, same};
+use super::tests::{LIMITS, as_alone, models, same, together_on};
 use crate::Result;
 use crate::exec::testing::{Case, Signal, built, run};
 use crate::exec::{Executor, Feed, Limits, Rows};
-use crate::plan::{Act, Draws, Input, PlanBuilder, Weights};
+use crate::plan::{Act, Draws, PlanBuilder, Weights};
 
 /// Pipelined tiers, in the middle of whose work streams come and go: single rows of some streams, now and then longer feeds, saves, restores
 /// and resets.
@@ -15,7 +15,7 @@ fn what_is_computed_late_has_the_bits_of_what_is_computed_at_once() -> Result<()
     let cases: Vec<Case> = models()?.into_iter().filter(|case| !case.plan.pipelined().is_empty()).collect();
     assert!(cases.iter().any(|case| case.plan.pipelined().len() == 2), "one within another");
     for case in cases {
-        let (streams, width) = (5, case.plan.value(case.plan.output).width);
+        let streams = 5;
         let mut together =
             Cpu::open(&case.plan, &case.weights, Limits { max_rows: 32, max_streams: streams });
         let mut signals: Vec<_> = (0..streams as u64).map(|s| case.signal(1200, s)).collect();
@@ -33,26 +33,7 @@ fn what_is_computed_late_has_the_bits_of_what_is_computed_at_once() -> Result<()
                 .into_iter()
                 .map(|stream| Feed { stream, rows: if longer { draws.below(9) } else { 1 } })
                 .collect();
-            let (mut samples, mut tokens) = (Vec::new(), Vec::new());
-            for feed in &feeds {
-                let at = outputs[feed.stream].len() / width;
-                match signals[feed.stream].rows(at, at + feed.rows) {
-                    Rows::Samples(x) => samples.extend_from_slice(x),
-                    Rows::Tokens(x) => tokens.extend_from_slice(x),
-                }
-            }
-            let input = match case.plan.input {
-                Input::Samples(_) => Rows::Samples(&samples),
-                Input::Tokens(_) => Rows::Tokens(&tokens),
-            };
-            let mut y = vec![f32::NAN; feeds.iter().map(|feed| feed.rows).sum::<usize>() * width];
-            together.advance(&feeds, input, &mut y)?;
-            let mut rest = y.as_slice();
-            for feed in &feeds {
-                let (now, later) = rest.split_at(feed.rows * width);
-                outputs[feed.stream].extend_from_slice(now);
-                rest = later;
-            }
+            together_on(&mut together, &signals, &mut outputs, &feeds)?;
             let stream = draws.below(streams);
             match draws.below(60) {
                 0 => {
@@ -68,15 +49,7 @@ fn what_is_computed_late_has_the_bits_of_what_is_computed_at_once() -> Result<()
                 _ => {}
             }
         }
-        for (stream, (signal, output)) in signals.iter().zip(&outputs).enumerate() {
-            let mut alone = Cpu::open(&case.plan, &case.weights, LIMITS);
-            let expected = run(&mut alone, signal, &[output.len() / width])?;
-            assert!(
-                same(&(output.clone(), together.save(stream)), &expected),
-                "{} stream {stream}",
-                case.name
-            );
-        }
+        as_alone(&mut together, &case, &signals, &outputs)?;
     }
     Ok(())
 }

@@ -7,7 +7,9 @@ use super::portable::Portable;
 use super::{Cpu, Isa};
 use crate::Result;
 use crate::exec::reference::Reference;
-use crate::exec::testing::{Case, built, flat, max_norm, random_cuts, run, single_ops, tiered, within};
+use crate::exec::testing::{
+    Case, Signal, built, flat, max_norm, random_cuts, run, single_ops, tiered, within,
+};
 use crate::exec::{Executor, Feed, Limits, Rows, State, TINY};
 use crate::plan::{Draws, Input};
 
@@ -99,6 +101,48 @@ fn instruction_sets_agree_bit_for_bit() -> Result<()> {
     Ok(())
 }
 
+/// Feeds each stream the rows that come next of its signal, and adds what it gives to its outputs.
+pub(super) fn together_on(
+    cpu: &mut Cpu,
+    signals: &[Signal],
+    outputs: &mut [Vec<f32>],
+    feeds: &[Feed],
+) -> Result<()> {
+    let width = cpu.plan().value(cpu.plan().output).width;
+    let (mut samples, mut tokens) = (Vec::new(), Vec::new());
+    for f in feeds {
+        let at = outputs[f.stream].len() / width;
+        match signals[f.stream].rows(at, at + f.rows) {
+            Rows::Samples(x) => samples.extend_from_slice(x),
+            Rows::Tokens(x) => tokens.extend_from_slice(x),
+        }
+    }
+    let input = match cpu.plan().input {
+        Input::Samples(_) => Rows::Samples(&samples),
+        Input::Tokens(_) => Rows::Tokens(&tokens),
+    };
+    let mut y = vec![f32::NAN; feeds.iter().map(|f| f.rows).sum::<usize>() * width];
+    cpu.advance(feeds, input, &mut y)?;
+    let mut rest = y.as_slice();
+    for f in feeds {
+        let (now, later) = rest.split_at(f.rows * width);
+        outputs[f.stream].extend_from_slice(now);
+        rest = later;
+    }
+    Ok(())
+}
+
+/// Each stream has the outputs and the state that it has alone.
+pub(super) fn as_alone(cpu: &mut Cpu, case: &Case, signals: &[Signal], outputs: &[Vec<f32>]) -> Result<()> {
+    let width = case.plan.value(case.plan.output).width;
+    for (stream, (signal, output)) in signals.iter().zip(outputs).enumerate() {
+        let mut alone = Cpu::open(&case.plan, &case.weights, LIMITS);
+        let expected = run(&mut alone, signal, &[output.len() / width])?;
+        assert!(same(&(output.clone(), cpu.save(stream)), &expected), "{} stream {stream}", case.name);
+    }
+    Ok(())
+}
+
 #[test]
 fn streams_of_different_phases_run_together_as_alone() -> Result<()> {
     for case in models()? {
@@ -118,37 +162,9 @@ fn streams_of_different_phases_run_together_as_alone() -> Result<()> {
                     (call == 0 || draws.below(3) > 0).then_some(Feed { stream, rows })
                 })
                 .collect();
-            let (mut samples, mut tokens) = (Vec::new(), Vec::new());
-            for f in &feeds {
-                let at = outputs[f.stream].len() / width;
-                match signals[f.stream].rows(at, at + f.rows) {
-                    Rows::Samples(x) => samples.extend_from_slice(x),
-                    Rows::Tokens(x) => tokens.extend_from_slice(x),
-                }
-            }
-            let total: usize = feeds.iter().map(|f| f.rows).sum();
-            let input = match case.plan.input {
-                Input::Samples(_) => Rows::Samples(&samples),
-                Input::Tokens(_) => Rows::Tokens(&tokens),
-            };
-            let mut y = vec![f32::NAN; total * width];
-            together.advance(&feeds, input, &mut y)?;
-            let mut rest = y.as_slice();
-            for f in &feeds {
-                let (now, later) = rest.split_at(f.rows * width);
-                outputs[f.stream].extend_from_slice(now);
-                rest = later;
-            }
+            together_on(&mut together, &signals, &mut outputs, &feeds)?;
         }
-        for (stream, (signal, output)) in signals.iter().zip(&outputs).enumerate() {
-            let mut alone = Cpu::open(&case.plan, &case.weights, LIMITS);
-            let expected = run(&mut alone, signal, &[output.len() / width])?;
-            assert!(
-                same(&(output.clone(), together.save(stream)), &expected),
-                "{} stream {stream}",
-                case.name
-            );
-        }
+        as_alone(&mut together, &case, &signals, &outputs)?;
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
 //! Cross-entropy of logits against classes, in nats: `log Σ_c exp(x_c) − x_target`, the mean over rows, and its gradient
-//! `(softmax(x) − [target])/rows`.
+//! `(softmax(x) − [target])/rows`. A row whose target is [`NOTHING`] counts nothing, and is none of the rows.
 //!
 //! ```
 //! use cascabel::train::loss::cross_entropy::cross_entropy;
@@ -11,6 +11,9 @@
 
 use crate::{Error, Result};
 
+/// The target of a row that counts nothing.
+pub const NOTHING: u32 = u32::MAX;
+
 /// The mean loss of logits `[rows, classes]`, row-major; writes its gradient by the logits to `grad`.
 pub fn cross_entropy(logits: &[f32], targets: &[u32], grad: &mut [f32]) -> Result<f64> {
     let classes = logits.len() / targets.len().max(1);
@@ -18,14 +21,18 @@ pub fn cross_entropy(logits: &[f32], targets: &[u32], grad: &mut [f32]) -> Resul
         let got = format!("{}, {} and {}", logits.len(), targets.len(), grad.len());
         return Err(Error::input("cross-entropy", "rows of logits, a target each, a gradient each", got));
     }
-    if let Some(target) = targets.iter().find(|target| **target as usize >= classes) {
+    if let Some(target) = targets.iter().find(|target| **target as usize >= classes && **target != NOTHING) {
         let expected = format!("targets below the {classes} classes");
         return Err(Error::input("cross-entropy", expected, target.to_string()));
     }
-    let share = 1.0 / targets.len() as f64;
+    let share = 1.0 / targets.iter().filter(|target| **target != NOTHING).count().max(1) as f64;
     let (mut sum, mut shares) = (0.0, vec![0.0; classes]);
     let rows = logits.chunks_exact(classes).zip(grad.chunks_exact_mut(classes)).zip(targets);
     for ((x, grad), target) in rows {
+        if *target == NOTHING {
+            grad.fill(0.0);
+            continue;
+        }
         let most = f64::from(x.iter().copied().fold(f32::NEG_INFINITY, f32::max));
         shares.iter_mut().zip(x).for_each(|(s, x)| *s = (f64::from(*x) - most).exp());
         let total: f64 = shares.iter().sum();
@@ -48,7 +55,7 @@ pub mod device {
     const KERNELS: Kernels = kernels!("cross_entropy");
 
     /// (the mean loss `[]`, its gradient) of logits `[.., classes]` against classes `[..]`, f32 numbers that are whole. A target
-    /// beyond the classes makes the loss NaN.
+    /// beyond the classes makes the loss NaN; below 0 it counts nothing.
     pub fn cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<(Tensor, Tensor)> {
         let (losses, grad) = by_rows(logits, targets, 1.0 / targets.elem_count() as f32)?;
         Ok((losses.mean_all()?, grad))

@@ -6,6 +6,7 @@
 pub mod filter;
 pub mod generator;
 pub mod recall;
+pub mod tokens;
 
 use std::fmt;
 

@@ -10,7 +10,6 @@
 //! fills a window after a short clip counts as any other sample: a model is to know that a sound ends.
 
 mod clips;
-mod judge;
 mod validate;
 mod windows;
 
@@ -23,9 +22,9 @@ use std::path::PathBuf;
 use candle_core::Device;
 
 pub use self::clips::{Clip, Clips};
-pub use self::judge::TokenJudge;
 pub use self::validate::bits;
 pub use self::windows::{ClipsSpec, Windows};
+use super::tokens::TokenJudge;
 use super::{Data, Task, Validation};
 use crate::exec::State;
 use crate::model::GeneratorConfig;

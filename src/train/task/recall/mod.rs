@@ -11,7 +11,6 @@
 //! assert_eq!((pair.heard[7], pair.wanted[7]), (0, pair.heard[key + 1]));
 //! ```
 
-mod judge;
 mod puzzle;
 
 #[cfg(test)]
@@ -22,8 +21,8 @@ use std::f64::consts::LN_2;
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
-use self::judge::AnswerJudge;
-pub use self::puzzle::{NOTHING, Puzzle};
+pub use self::puzzle::Puzzle;
+use super::tokens::TokenJudge;
 use super::{Data, Task, Validation, opened};
 use crate::Result;
 use crate::exec::{Executor, Feed, Rows, State};
@@ -31,6 +30,7 @@ use crate::model::GeneratorConfig;
 use crate::plan::{Plan, Weights};
 use crate::train::begins::Course;
 use crate::train::examples::{Maker, Pair};
+use crate::train::loss::cross_entropy::NOTHING;
 use crate::train::loss::{LossParts, LossValues};
 use crate::train::random::Dice;
 use crate::train::recipe::Recipe;
@@ -95,7 +95,7 @@ impl Maker for Puzzles {
 impl Task for Recall {
     type Row = u32;
     type Maker = Puzzles;
-    type Judge = AnswerJudge;
+    type Judge = TokenJudge;
 
     fn data(&self) -> &Data {
         &self.data
@@ -105,8 +105,8 @@ impl Task for Recall {
         self.maker.clone()
     }
 
-    fn judge(&self, _: &Device) -> Result<AnswerJudge> {
-        Ok(AnswerJudge { answers: self.maker.spec.puzzle.answers() })
+    fn judge(&self, _: &Device) -> Result<TokenJudge> {
+        Ok(TokenJudge)
     }
 
     fn course(&self) -> Course {

@@ -3,11 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::train::examples::Pair;
+use crate::train::loss::cross_entropy::NOTHING;
 use crate::train::random::Dice;
 use crate::{Error, Result};
 
-/// Stands where no answer is wanted.
-pub const NOTHING: u32 = u32::MAX;
 /// Tokens that selective copying asks for.
 const COPIED: usize = 16;
 /// The longest sequences.

@@ -17,7 +17,7 @@ fn only_answers_count() -> Result<()> {
     let logits: Vec<f32> = (0..2 * 36 * 6).map(|_| dice.normal()).collect();
     let cost = |logits: &[f32]| -> Result<(f64, Vec<f32>)> {
         let y = Tensor::from_slice(logits, shape, &Device::Cpu).map_err(crate::exec::candle::train_error)?;
-        let (verdict, grad) = AnswerJudge { answers: 16 }.judge(&y, &examples)?;
+        let (verdict, grad) = TokenJudge.judge(&y, &examples)?;
         let grad = grad.flatten_all().and_then(|g| g.to_vec1()).map_err(crate::exec::candle::train_error)?;
         Ok((verdict.values()?.iter().map(|v| v.total).sum(), grad))
     };

@@ -2,14 +2,14 @@
 
 use candle_core::Tensor;
 
+use super::{Judge, Verdict};
 use crate::Result;
 use crate::exec::candle::train_error;
 use crate::train::examples::Examples;
 use crate::train::loss::cross_entropy::cross_entropy;
 use crate::train::loss::{LossParts, LossValues};
-use crate::train::task::{Judge, Verdict};
 
-/// The cross-entropy of an example: the mean over its rows, in nats.
+/// The cross-entropy of an example: the mean over its rows that count, in nats.
 #[derive(Clone, Copy, Debug)]
 pub struct TokenJudge;
 
@@ -38,15 +38,24 @@ fn of(total: f64) -> LossValues {
     LossValues { total, parts: LossParts::default() }
 }
 
+/// As many rows count in each example.
 #[cfg(feature = "train-cuda")]
 fn on_device(y: &Tensor, examples: &Examples<u32>) -> candle_core::Result<(Verdict, Tensor)> {
     use candle_core::DType;
 
+    use crate::train::loss::cross_entropy::NOTHING;
     use crate::train::loss::cross_entropy::device::by_rows;
-    let shape = (examples.count(), examples.len());
-    let wanted = Tensor::from_slice(examples.wanted(), shape, y.device())?.to_dtype(DType::F32)?;
-    let (losses, grad) = by_rows(y, &wanted, 1.0 / examples.len() as f32)?;
-    let means = losses.reshape(shape)?.mean(1)?;
+    let (shape, first) = ((examples.count(), examples.len()), examples.wanted().iter().take(examples.len()));
+    let counted = first.filter(|token| **token != NOTHING).count();
+    let wanted = if counted == examples.len() {
+        Tensor::from_slice(examples.wanted(), shape, y.device())?.to_dtype(DType::F32)?
+    } else {
+        let number = |token: &u32| if *token == NOTHING { -1.0 } else { *token as f32 };
+        Tensor::from_vec(examples.wanted().iter().map(number).collect::<Vec<f32>>(), shape, y.device())?
+    };
+    let share = 1.0 / counted.max(1) as f32;
+    let (losses, grad) = by_rows(y, &wanted, share)?;
+    let means = (losses.reshape(shape)?.sum(1)? * f64::from(share))?;
     let read = move || {
         let means = means.to_vec1::<f32>().map_err(train_error)?;
         Ok(means.into_iter().map(|mean| of(mean.into())).collect())
