@@ -1,6 +1,6 @@
 """An LSTM of equal size in what Cascabel's recipes teach: the next sample of a sound, and the papers' tests of memory. PyTorch, CPU or CUDA.
 
-    python lstm.py sound TRAIN VALID --rate 16000 [--classes zero,one] [--seconds 0.5] [--windows 8] [--json OUT.json]
+    python lstm.py sound TRAIN VALID --rate 16000 [--test TEST] [--classes zero,one] [--seconds 0.5] [--windows 8] [--json OUT.json]
     python lstm.py memory induction-heads|selective-copying [--length 256] [--longest 1048576] [--json OUT.json]
     both: [--d 128] [--hidden 256] [--layers 1] [--batch 32] [--steps 2000] [--peak 2e-3] [--seed 1] [--device cuda]
 
@@ -142,14 +142,21 @@ def trained(net, args, example):
 
 
 @torch.no_grad()
-def bits(net, tokens, of, device):
-    heard = torch.from_numpy(np.concatenate([[SILENCE], tokens[:-1]]))[None].to(device)
-    wanted, of = torch.from_numpy(tokens).to(device), torch.tensor([of], device=device)
-    state, nats = None, 0.0
-    for a in range(0, len(tokens), 1 << 16):
-        logits, state = net(heard[:, a : a + (1 << 16)], of, state)
-        nats += F.cross_entropy(logits[0], wanted[a : a + (1 << 16)], reduction="sum").item()
-    return nats / math.log(2) / len(tokens)
+def bits(net, found, device, rows=1 << 14):
+    """Bits a sample of each whole clip, all side by side from zeros to their ends."""
+    longest = max(len(tokens) for _, tokens, _ in found)
+    heard = torch.full((len(found), longest + 1), SILENCE)
+    lengths, nats, state = torch.tensor([len(tokens) for _, tokens, _ in found], device=device), torch.zeros(len(found), device=device, dtype=torch.float64), None
+    for row, (_, tokens, _) in zip(heard, found):
+        row[1 : len(tokens) + 1] = torch.from_numpy(tokens)
+    of = torch.tensor([of for *_, of in found], device=device)
+    for a in range(0, longest, rows):
+        part = heard[:, a : a + rows + 1].to(device)
+        logits, state = net(part[:, :-1], of, state)
+        each = F.cross_entropy(logits.flatten(0, 1), part[:, 1:].flatten(), reduction="none").view(len(found), -1)
+        own = torch.arange(a, a + each.shape[1], device=device) < lengths[:, None]
+        nats += torch.where(own, each, 0).sum(1, dtype=torch.float64)
+    return {name: x / math.log(2) for (name, *_), x in zip(found, (nats / lengths).tolist())}
 
 
 @torch.no_grad()
@@ -172,6 +179,7 @@ def main():
     sound, memory = kinds.add_parser("sound"), kinds.add_parser("memory")
     sound.add_argument("train"), sound.add_argument("valid")
     sound.add_argument("--rate", type=int, required=True)
+    sound.add_argument("--test")
     sound.add_argument("--classes", default="")
     sound.add_argument("--seconds", type=float, default=0.5)
     sound.add_argument("--windows", type=int, default=8)
@@ -197,8 +205,10 @@ def main():
         windows = Windows(clips(args.train, args.rate, classes), round(args.seconds * args.rate), args.windows, args.batch, args.seed)
         unseen = clips(args.valid, args.rate, classes)
         record["seconds_a_step"] = trained(net, args, windows.step)
-        record["bits"] = {name: bits(net, tokens, of, args.device) for name, tokens, of in unseen}
+        record["bits"] = bits(net, unseen, args.device)
         record["mean"] = sum(record["bits"].values()) / len(unseen)
+        if args.test:
+            record["test"] = bits(net, clips(args.test, args.rate, classes), args.device)
     else:
         rng = np.random.default_rng(args.seed)
         example = lambda _: (*puzzle(args.puzzle, args.length, 16, args.batch, rng), None, True)
@@ -207,7 +217,7 @@ def main():
         while 2 * lengths[-1] <= args.longest:
             lengths.append(2 * lengths[-1])
         record["right"] = {n: right(net, args.puzzle, n, 128 if n <= 1 << 16 else 16, args.device) for n in lengths}
-    print(json.dumps({k: v for k, v in record.items() if k not in ("args", "bits")}))
+    print(json.dumps({k: v for k, v in record.items() if k not in ("args", "bits", "test")}))
     if args.json:
         args.json.write_text(json.dumps(record, indent=1) + "\n")
 

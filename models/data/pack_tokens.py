@@ -1,6 +1,6 @@
 """Packs sound for a generator as the 8-bit mu-law tokens that it hears, in pieces of a size; half of what FLAC of 16 bits takes.
 
-    python pack_tokens.py pack data/music data/music-pack [--hours 2] [--mib 43]      # train and valid, and digits where there are
+    python pack_tokens.py pack data/music data/music-pack [--hours 2] [--mib 43]      # train and valid, and digits where there are; --test too
     python pack_tokens.py pack data/speech8 data/speech8-pack --whole --hours 2       # of short clips
     python3 pack_tokens.py unpack data/music-pack data/music                          # there; Python alone
 
@@ -23,7 +23,7 @@ import tarfile
 import wave
 from pathlib import Path
 
-SPLITS = ("train", "valid", "digits")
+SPLITS = ("train", "valid", "digits", "test")
 
 
 def sample(token):
@@ -62,7 +62,7 @@ def pack(args):
     from pack import Pieces
 
     assert (tokens(np.array(SAMPLES) / 32768) == np.arange(256)).all(), "a token that does not come back"
-    paths = {split: sorted(p for p in (args.folder / split).rglob("*") if p.suffix in (".flac", ".wav")) for split in SPLITS}
+    paths = {split: sorted(p for p in (args.folder / split).rglob("*") if p.suffix in (".flac", ".wav")) for split in SPLITS[: None if args.test else 3]}
     if not paths["train"]:
         sys.exit(f"pack_tokens: {args.folder}/train: expected FLAC or WAV files, found none")
     hours = sum(soundfile.info(p).duration for p in paths["train"]) / 3600
@@ -75,7 +75,7 @@ def pack(args):
     pieces = Pieces(args.out / "tokens.tar", args.mib << 20)
     seconds = 0.0
     with tarfile.open(fileobj=pieces, mode="w|") as tar:
-        for split, path in ((s, p) for s in SPLITS for p in paths[s]):
+        for split, path in ((s, p) for s in paths for p in paths[s]):
             x, rate = soundfile.read(path, dtype="float64", always_2d=True)
             x = x.mean(axis=1)[: round(len(x) * share) if split == "train" else None]
             data = squeezed(tokens(x).tobytes())
@@ -137,6 +137,7 @@ def main():
         if name == "pack":
             c.add_argument("--hours", type=float)
             c.add_argument("--whole", action="store_true")
+            c.add_argument("--test", action="store_true")
             c.add_argument("--mib", type=int, default=43)
     args = p.parse_args()
     args.run(args)
