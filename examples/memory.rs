@@ -1,7 +1,8 @@
 //! The papers' tests of memory: a model is trained on sequences of one length and asked at longer ones.
 //!
-//! cargo run --release --example memory -- induction-heads mamba [--steps 12000] [--batch 8] [--length 256] [--longest 1048576] [--device cuda]
+//! cargo run --release --example memory -- induction-heads mamba [--steps 12000] [--batch 8] [--length 256] [--longest 1048576] [--device cuda] [--trained MODEL]
 use cascabel::exec::candle::device;
+use cascabel::model::Model;
 use cascabel::train::recipe::Recipe;
 use cascabel::train::run::{Event, RunOptions, train};
 use cascabel::train::task::recall::{RecallSpec, right};
@@ -25,10 +26,13 @@ struct Args {
     rate: f32,
     #[arg(long, default_value = "cpu")]
     device: String,
+    /// A model that was trained before, and is only asked
+    #[arg(long)]
+    trained: Option<std::path::PathBuf>,
 }
 
 fn main() -> cascabel::Result<()> {
-    let Args { puzzle, mixer, steps, batch, length, longest, rate, device: on } = Args::parse();
+    let Args { puzzle, mixer, steps, batch, length, longest, rate, device: on, trained } = Args::parse();
     let recipe = format!(
         "name = '{puzzle}-{mixer}'\nseed = 1\nrecall = {{ puzzle = '{puzzle}', length = {length} }}
         model = {{ kind = 'generator', rate = 8000, vocabulary = 16, tiers = [{{ d_model = 64, blocks = 2, norm = 'rms', mixer = {{ kind = '{mixer}' }} }}] }}
@@ -42,8 +46,11 @@ fn main() -> cascabel::Result<()> {
             println!("step {step}: {figures}");
         }
     };
-    let trained = train(&recipe, &mut RunOptions::new("target/memory".into(), device(&on)?, &mut tell))?;
-    let (Some(model), Some(spec)) = (trained, recipe.recall) else { unreachable!("alone, of a puzzle") };
+    let model = match trained {
+        Some(path) => Some(Model::load(path)?),
+        None => train(&recipe, &mut RunOptions::new("target/memory".into(), device(&on)?, &mut tell))?,
+    };
+    let (Some(model), Some(spec)) = (model, recipe.recall) else { unreachable!("alone, of a puzzle") };
     for length in
         std::iter::successors(Some(length), |length| Some(2 * length)).take_while(|length| *length <= longest)
     {

@@ -14,7 +14,7 @@ use super::exit::Tally;
 use super::{SCHEMA, named, print};
 use crate::exec::cpu::{Cpu, Isa};
 use crate::exec::{Executor, Feed, Limits, Rows};
-use crate::model::{Config, GeneratorConfig, MambaConfig, Mixer, TierConfig};
+use crate::model::{Config, DrawConfig, GeneratorConfig, MambaConfig, Mixer, TierConfig};
 use crate::plan::{Input, NormKind, Plan, Weights};
 use crate::{Error, Result};
 
@@ -121,6 +121,7 @@ fn flat(d_model: usize, blocks: usize) -> Config {
         classes: Vec::new(),
         nameless: false,
         tied: false,
+        draw: DrawConfig::default(),
         tiers: vec![tier],
     })
 }

@@ -29,7 +29,7 @@ use super::open;
 use crate::audio::mu_law::SILENCE;
 use crate::exec::cpu::Cpu;
 use crate::exec::{Executor, Feed, Limits, Misuse, Rows, Sampler, Sampling, State, surprise};
-use crate::model::{Config, Model};
+use crate::model::{Config, DrawConfig, Model};
 use crate::plan::Plan;
 use crate::{Error, Result};
 
@@ -59,6 +59,17 @@ impl Default for GeneratorOptions {
     }
 }
 
+impl GeneratorOptions {
+    /// One stream, drawn as the model's configuration says.
+    pub fn of(model: &Model) -> Self {
+        let Config::Generator(config) = &model.config else { return Self::default() };
+        let DrawConfig { temperature, top_p, guidance } = config.draw;
+        let top_p = Some(top_p).filter(|p| *p < 1.0);
+        let sampling = Sampling::Random { temperature, top_k: None, top_p };
+        Self { sampling, guidance, ..Self::default() }
+    }
+}
+
 /// What a stream goes on from: its state, the token that has not been taken into it, and its class.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spot {
@@ -75,21 +86,26 @@ pub struct Spot {
 impl Spot {
     /// The spot as a safetensors file in memory.
     pub fn to_bytes(&self, plan: &Plan) -> Result<Vec<u8>> {
-        if self.beside.is_some() {
-            return Err(Error::input("state", "one of a stream without guidance", "one of two"));
-        }
-        self.state.to_bytes_with(plan, Some(format!("last {} class {}", self.last, self.class)))
+        let beside = if self.beside.is_some() { " beside" } else { "" };
+        let word = format!("last {} class {}{beside}", self.last, self.class);
+        let states: Vec<&State> = std::iter::once(&self.state).chain(&self.beside).collect();
+        State::all_to_bytes(&states, plan, Some(word))
     }
 
     /// A spot written by [`to_bytes`](Self::to_bytes), checked against the plan.
     pub fn from_bytes(plan: &Plan, bytes: &[u8]) -> Result<Self> {
-        let state = State::from_bytes(plan, bytes)?;
         let word = State::word(bytes)?.unwrap_or_default();
-        let parts = word.strip_prefix("last ").and_then(|word| word.split_once(" class "));
-        let parts = parts.and_then(|(last, class)| Some((last.parse().ok()?, class.parse().ok()?)));
-        let (last, class) = parts
-            .ok_or_else(|| Error::input("state", "a saved state of a generator", "one without a token"))?;
-        Ok(Self { state, last, class, beside: None })
+        let (last, class, guided) = match *word.split(' ').collect::<Vec<_>>() {
+            ["last", last, "class", class] => (last.parse().ok(), class.parse().ok(), false),
+            ["last", last, "class", class, "beside"] => (last.parse().ok(), class.parse().ok(), true),
+            _ => (None, None, false),
+        };
+        let (Some(last), Some(class)) = (last, class) else {
+            return Err(Error::input("state", "a saved state of a generator", "one without a token"));
+        };
+        let mut states = State::all_from_bytes(plan, bytes, 1 + usize::from(guided))?.into_iter();
+        let state = states.next().ok_or_else(|| Error::input("state", "one", "none"))?;
+        Ok(Self { state, last, class, beside: states.next() })
     }
 }
 

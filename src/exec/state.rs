@@ -80,26 +80,35 @@ impl State {
 
     /// The state as a safetensors file in memory: one tensor a slot, the position and the plan's hash in the metadata.
     pub fn to_bytes(&self, plan: &Plan) -> Result<Vec<u8>> {
-        self.to_bytes_with(plan, None)
+        Self::all_to_bytes(&[self], plan, None)
     }
 
-    /// The same with a word of the caller's, which [`word`](Self::word) finds.
-    pub fn to_bytes_with(&self, plan: &Plan, word: Option<String>) -> Result<Vec<u8>> {
-        self.check(plan)?;
-        let bytes: Vec<Vec<u8>> =
-            self.slots.iter().map(|s| s.iter().flat_map(|v| v.to_le_bytes()).collect()).collect();
+    /// States of one position in one file, the tensors of a slot on top of each other; with a word of the caller's, which
+    /// [`word`](Self::word) finds.
+    pub fn all_to_bytes(states: &[&Self], plan: &Plan, word: Option<String>) -> Result<Vec<u8>> {
+        states.iter().try_for_each(|state| state.check(plan))?;
+        let position = states.first().map_or(0, |state| state.position);
+        if let Some(other) = states.iter().find(|state| state.position != position) {
+            let expected = format!("all at position {position}");
+            return Err(Error::input("states", expected, other.position.to_string()));
+        }
+        let bytes = |slot: usize| {
+            let values = states.iter().filter_map(|state| state.slots.get(slot)).flatten();
+            values.flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>()
+        };
+        let bytes: Vec<Vec<u8>> = (0..plan.states.len()).map(bytes).collect();
         let mut views = Vec::new();
         for (i, (slot, data)) in plan.states.iter().zip(&bytes).enumerate() {
-            let view = TensorView::new(Dtype::F32, vec![slot.rows, slot.width], data).map_err(broken)?;
-            views.push((format!("{i:04}.{}", slot.name), view));
+            let view = TensorView::new(Dtype::F32, vec![states.len(), slot.rows, slot.width], data);
+            views.push((format!("{i:04}.{}", slot.name), view.map_err(broken)?));
         }
-        let hash: String = self.plan.iter().map(|b| format!("{b:02x}")).collect();
-        let meta = [(MARK.to_string(), format!("{} {hash}", self.position))];
+        let hash: String = plan.hash().iter().map(|b| format!("{b:02x}")).collect();
+        let meta = [(MARK.to_string(), format!("{position} {hash}"))];
         let word = word.map(|word| (WORD.to_string(), word));
         safetensors::serialize(views, Some(meta.into_iter().chain(word).collect())).map_err(broken)
     }
 
-    /// The word that [`to_bytes_with`](Self::to_bytes_with) put in.
+    /// The word that [`all_to_bytes`](Self::all_to_bytes) put in.
     pub fn word(bytes: &[u8]) -> Result<Option<String>> {
         let (_, meta) = SafeTensors::read_metadata(bytes).map_err(broken)?;
         Ok(meta.metadata().as_ref().and_then(|m| m.get(WORD)).cloned())
@@ -107,6 +116,12 @@ impl State {
 
     /// A state written by [`to_bytes`](Self::to_bytes), checked against the plan.
     pub fn from_bytes(plan: &Plan, bytes: &[u8]) -> Result<Self> {
+        let one = Self::all_from_bytes(plan, bytes, 1)?.pop();
+        one.ok_or_else(|| Error::input("state", "one", "none"))
+    }
+
+    /// So many states written by [`all_to_bytes`](Self::all_to_bytes), checked against the plan.
+    pub fn all_from_bytes(plan: &Plan, bytes: &[u8], count: usize) -> Result<Vec<Self>> {
         let (_, meta) = SafeTensors::read_metadata(bytes).map_err(broken)?;
         let tensors = SafeTensors::deserialize(bytes).map_err(broken)?;
         let mark = meta.metadata().as_ref().and_then(|m| m.get(MARK)).cloned().unwrap_or_default();
@@ -118,7 +133,7 @@ impl State {
         let Some(position) = position else {
             return Err(Error::input("state", "the state of this model", format!("a file marked {mark:?}")));
         };
-        let mut slots = Vec::new();
+        let mut states = vec![Vec::new(); count];
         for (i, slot) in plan.states.iter().enumerate() {
             let view = tensors.tensor(&format!("{i:04}.{}", slot.name)).map_err(broken)?;
             if view.dtype() != Dtype::F32 {
@@ -129,9 +144,19 @@ impl State {
                 ));
             }
             let number = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
-            slots.push(view.data().chunks_exact(4).map(number).collect());
+            let values: Vec<f32> = view.data().chunks_exact(4).map(number).collect();
+            if values.len() != count * slot.len() {
+                let (expected, got) = (count * slot.len(), values.len());
+                return Err(Error::input(
+                    format!("state {}", slot.name),
+                    format!("{expected} numbers"),
+                    got.to_string(),
+                ));
+            }
+            let each = values.chunks(slot.len().max(1)).map(<[f32]>::to_vec);
+            states.iter_mut().zip(each).for_each(|(slots, values)| slots.push(values));
         }
-        Self::new(plan, position, slots)
+        states.into_iter().map(|slots| Self::new(plan, position, slots)).collect()
     }
 }
 

@@ -42,7 +42,8 @@ mod tensors;
 mod tests;
 
 pub use config::{
-    Config, FilterConfig, GeneratorConfig, LanguageConfig, MambaConfig, Mask, Mixer, S4dConfig, TierConfig,
+    Config, DrawConfig, FilterConfig, GeneratorConfig, LanguageConfig, MambaConfig, Mask, Mixer, S4dConfig,
+    TierConfig,
 };
 pub use file::{Card, FORMAT_VERSION, Model};
 pub use import::import;

@@ -30,13 +30,13 @@ impl PlanBuilder {
 
     /// The input as tokens below `vocabulary`, looked up in a table `[vocabulary, d]` named `{name}.weight`.
     pub fn embed(&mut self, name: &str, vocabulary: usize, d: usize) -> Result<View> {
-        self.embed_all(&[(name, vocabulary)], d)
+        self.embed_all(&[(name, vocabulary, 0.02)], d)
     }
 
     /// The input as tokens that say several things, `a + A·b + A·B·c` with a below A and so on, each looked up in a table of its own,
-    /// `{name}.weight`, `[A, d]` for one: the sum.
-    pub fn embed_all(&mut self, tables: &[(&str, usize)], d: usize) -> Result<View> {
-        let all = tables.iter().try_fold(1usize, |all, (_, count)| all.checked_mul(*count));
+    /// `{name}.weight`, `[A, d]` for one: the sum. A table is a name, A, and the deviation of its first values, which are normal.
+    pub fn embed_all(&mut self, tables: &[(&str, usize, f32)], d: usize) -> Result<View> {
+        let all = tables.iter().try_fold(1usize, |all, (_, count, _)| all.checked_mul(*count));
         let Some(vocabulary) = all.filter(|all| *all > 0 && *all <= u32::MAX as usize && d > 0) else {
             let (name, counts) = (tables.first().map_or("embed", |t| t.0), tables.iter().map(|t| t.1));
             let expected = "a vocabulary and a width of at least 1, and fewer than 2³² tokens";
@@ -45,8 +45,8 @@ impl PlanBuilder {
         self.input = Some(Input::Tokens(vocabulary));
         let token = self.value("input", 1, Tier { period: 1 });
         let (mut unit, mut sum) = (1, None);
-        for (name, count) in tables {
-            let table = self.param(format!("{name}.weight"), vec![*count, d], Init::Normal(0.02), true);
+        for (name, count, deviation) in tables {
+            let table = self.param(format!("{name}.weight"), vec![*count, d], Init::Normal(*deviation), true);
             let y = self.op(name, OpKind::Embed { table, unit }, vec![token], d, token, None);
             unit *= count;
             sum = Some(match sum {

@@ -79,8 +79,19 @@ fn guidance_needs_a_model_that_knows_sound_without_a_class() {
         make(model, &format!("-o no.wav {given}"))
             .refused(2, &["guidance", "a model that knows sound without a class"]);
     }
-    assert_eq!(make("n", "-o no.wav --guidance 2 --save-state s").code, 2);
-    assert!(!folder.files().iter().any(|name| name == "no.wav" || name == "s"));
+    assert!(!folder.files().iter().any(|name| name == "no.wav"));
+    // A state has both halves, and goes on with guidance alone.
+    make("n", "-o first.wav --guidance 3 --save-state s").ok();
+    assert_eq!(folder.bytes("first.wav"), folder.bytes("far.wav"));
+    make("n", "-o second.wav --guidance 3 --state s").ok();
+    make("n", "-o no.wav --state s").refused(2, &["state", "one of a stream without guidance"]);
+    assert!(!folder.files().iter().any(|name| name == "no.wav"));
+    // What the model says counts where nothing is said.
+    generator_with(&folder, "d.safetensors", r#""nameless": true, "draw": {"guidance": 3.0},"#);
+    make("d", "-o own.wav").ok();
+    make("d", "-o plain.wav --guidance 1").ok();
+    assert_eq!(folder.bytes("own.wav"), folder.bytes("far.wav"));
+    assert_eq!(folder.bytes("plain.wav"), folder.bytes("one.wav"));
 }
 
 #[test]

@@ -47,17 +47,11 @@ pub struct Args {
     /// Every seed gives other sounds
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Below 1 likely samples become likelier
-    #[arg(
-        long,
-        value_name = "T",
-        default_value_t = 1.0,
-        conflicts_with = "greedy",
-        allow_negative_numbers = true
-    )]
-    temperature: f32,
-    /// How far the class leads, with a model that knows sound without one: above 1 further, at twice the work
-    #[arg(long, value_name = "G", allow_negative_numbers = true, conflicts_with_all = ["state", "save_state"])]
+    /// Below 1 likely samples become likelier; as the model says, or 1, without it
+    #[arg(long, value_name = "T", conflicts_with = "greedy", allow_negative_numbers = true)]
+    temperature: Option<f32>,
+    /// How far the class leads, with a model that knows sound without one: above 1 further, at twice the work; as the model says without it
+    #[arg(long, value_name = "G", allow_negative_numbers = true)]
     guidance: Option<f32>,
     /// Draw from the K most likely samples
     #[arg(long, value_name = "K", conflicts_with = "greedy")]
@@ -92,19 +86,23 @@ pub fn run(args: &Args) -> Result<Tally> {
 impl Args {
     /// A generator of streams `first` and following, with this call's seed and sampling.
     fn open(&self, model: &Model, first: u64, streams: usize) -> Result<Generator> {
-        let options = GeneratorOptions {
-            sampling: self.sampling(),
-            seed: self.seed,
-            streams,
-            first,
-            guidance: self.guidance.unwrap_or(1.0),
-        };
-        Generator::open(model, options)
+        Generator::open(model, GeneratorOptions { streams, first, ..self.options(model) })
     }
 
-    fn sampling(&self) -> Sampling {
-        let Self { temperature, top_k, top_p, .. } = *self;
-        if self.greedy { Sampling::Greedy } else { Sampling::Random { temperature, top_k, top_p } }
+    /// What is given, and else what the model says.
+    fn options(&self, model: &Model) -> GeneratorOptions {
+        let own = GeneratorOptions::of(model);
+        let sampling = match own.sampling {
+            _ if self.greedy => Sampling::Greedy,
+            Sampling::Random { temperature, top_k, top_p } => Sampling::Random {
+                temperature: self.temperature.unwrap_or(temperature),
+                top_k: self.top_k.or(top_k),
+                top_p: self.top_p.or(top_p),
+            },
+            greedy => greedy,
+        };
+        let guidance = self.guidance.unwrap_or(own.guidance);
+        GeneratorOptions { sampling, seed: self.seed, guidance, ..own }
     }
 
     /// Where --state says to go on from.

@@ -380,12 +380,12 @@ fn tokens_are_looked_up_and_the_table_has_a_gradient() -> Result<()> {
 
 #[test]
 fn a_token_beyond_the_tables_is_an_error() -> Result<()> {
-    for tables in [&[("embedding", 5)][..], &[("embedding", 5), ("class", 3)]] {
+    for tables in [&[("embedding", 5, 0.1)][..], &[("embedding", 5, 0.1), ("class", 3, 1.0)]] {
         let mut b = PlanBuilder::new();
         let x = b.embed_all(tables, 3)?;
         let plan = b.build(x)?;
         let model = CandleModel::new(&plan, &Weights::random(&plan, 1), DType::F32)?;
-        let all: u32 = tables.iter().map(|(_, count)| *count as u32).product();
+        let all: u32 = tables.iter().map(|(_, count, _)| *count as u32).product();
         let tokens = |last: u32| Tensor::new(&[[0, last]], &Device::Cpu).map_err(train_error);
         let zero = model.zero_state(1)?;
         assert!(model.forward(&zero, CandleInput::Tokens(&tokens(all - 1)?)).is_ok());
