@@ -44,6 +44,11 @@ unsafe impl Lanes for Avx2 {
         unsafe { Self(_mm256_loadu_ps(p), _mm256_loadu_ps(p.add(8))) }
     }
     #[inline(always)]
+    unsafe fn load_half(p: *const u16) -> Self {
+        let eight = |p: *const u16| unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) };
+        unsafe { Self(eight(p), eight(p.add(8))) }
+    }
+    #[inline(always)]
     unsafe fn store(self, p: *mut f32) {
         unsafe {
             _mm256_storeu_ps(p, self.0);

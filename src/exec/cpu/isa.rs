@@ -1,16 +1,19 @@
 //! The instruction sets, and the one function compiled for each.
 
 use super::kernels::{Pass, run};
+use super::linear::FEW_ROWS;
+use super::pack::Forms;
 use super::portable::Portable;
 use super::probes::Probe;
 use super::program::Step;
+use crate::exec::Limits;
 
 /// An instruction set that the kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
     /// One 512-bit register for 16 lanes.
     Avx512,
-    /// Two 256-bit registers, with fused multiply-add.
+    /// Two 256-bit registers, with fused multiply-add and conversion from f16.
     Avx2,
     /// Four 128-bit registers of an ARM processor. Written, not yet run on one.
     Neon,
@@ -42,12 +45,25 @@ impl Isa {
                     && Self::Avx2.is_available()
             }
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            Self::Avx2 => {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c")
+            }
             #[cfg(target_arch = "aarch64")]
             Self::Neon => std::arch::is_aarch64_feature_detected!("neon"),
             Self::Portable => true,
             #[allow(unreachable_patterns, reason = "those of other processors")]
             _ => false,
+        }
+    }
+
+    /// The forms of weights in f16 that are worth their room for so many rows.
+    pub(super) fn forms(self, limits: Limits) -> Forms {
+        match self {
+            Self::Neon | Self::Portable => Forms::Wide,
+            _ if limits.max_rows.saturating_mul(limits.max_streams) < FEW_ROWS => Forms::Half,
+            _ => Forms::Both,
         }
     }
 
@@ -89,14 +105,14 @@ impl Isa {
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512dq,avx2,fma")]
+#[target_feature(enable = "avx512f,avx512dq,avx2,fma,f16c")]
 unsafe fn run_avx512(steps: &[Step], pass: &Pass<'_>) {
     // SAFETY: compiled for the instruction set.
     unsafe { run::<super::avx512::Avx512>(steps, pass) }
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn run_avx2(steps: &[Step], pass: &Pass<'_>) {
     // SAFETY: compiled for the instruction set.
     unsafe { run::<super::avx2::Avx2>(steps, pass) }
@@ -110,14 +126,14 @@ unsafe fn run_neon(steps: &[Step], pass: &Pass<'_>) {
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512dq,avx2,fma")]
+#[target_feature(enable = "avx512f,avx512dq,avx2,fma,f16c")]
 unsafe fn probe_avx512(probe: &mut impl Probe) {
     // SAFETY: compiled for the instruction set.
     unsafe { probe.run::<super::avx512::Avx512>() }
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn probe_avx2(probe: &mut impl Probe) {
     // SAFETY: compiled for the instruction set.
     unsafe { probe.run::<super::avx2::Avx2>() }

@@ -18,6 +18,15 @@ pub unsafe trait Lanes: Copy {
     const ROWS: usize;
     /// Sixteen numbers at `p`, any alignment.
     unsafe fn load(p: *const f32) -> Self;
+    /// Sixteen f16 numbers at `p`, any alignment: exact.
+    #[inline(always)]
+    unsafe fn load_half(p: *const u16) -> Self {
+        // SAFETY: the caller vouches for 16 numbers at p.
+        unsafe {
+            let halves = p.cast::<[u16; 16]>().read_unaligned();
+            Self::load(halves.map(|bits| half::f16::from_bits(bits).to_f32_const()).as_ptr())
+        }
+    }
     /// Writes sixteen numbers at `p`, any alignment.
     unsafe fn store(self, p: *mut f32);
     /// One number in every lane.

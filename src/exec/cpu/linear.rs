@@ -12,6 +12,9 @@ use super::pack::Linear;
 use super::program::{Place, Step};
 use crate::plan::Act;
 
+/// Below so many rows, one block, weights are read in f16 where they lie so: half the bytes from the caches. Every further block would expand them again.
+pub const FEW_ROWS: usize = 7;
+
 /// Runs a packed product over all stacked rows of its tier.
 ///
 /// # Safety
@@ -20,19 +23,20 @@ use crate::plan::Act;
 #[inline(always)]
 pub unsafe fn linear<V: Lanes>(pass: &Pass<'_>, step: &Step, packed: &Linear) {
     let rows = pass.table.total(step.to);
+    let half = packed.half.filter(|_| rows < FEW_ROWS || packed.wide.is_none());
+    let numbers = if half.is_some() { 8 } else { 16 } * packed.d_in;
+    let at = half.or(packed.wide).unwrap_or(0);
     let (mut vector, mut out) = (0, 0);
     while vector < packed.vectors {
         let wide = (packed.vectors - vector).min(4);
         // SAFETY: panels lie one behind the other, d_in·16 numbers a vector; the caller vouches for the rest.
         unsafe {
-            let weight = pass.weights.add(packed.weight + vector * packed.d_in * 16);
+            let weight = pass.weights.add(at + vector * numbers);
             let bias = pass.weights.add(packed.bias + vector * 16);
             let panel = Panel { weight, bias, d_in: packed.d_in, act: packed.act, first: out };
-            match wide {
-                4 => panel.run::<V, 4, 1>(pass, step.inputs[0], step.output, rows),
-                3 => panel.run::<V, 3, 1>(pass, step.inputs[0], step.output, rows),
-                2 => panel.run::<V, 2, 2>(pass, step.inputs[0], step.output, rows),
-                _ => panel.run::<V, 1, 4>(pass, step.inputs[0], step.output, rows),
+            match half {
+                Some(_) => panel.of_width::<V, true>(wide, pass, step, rows),
+                None => panel.of_width::<V, false>(wide, pass, step, rows),
             }
         }
         vector += wide;
@@ -43,7 +47,7 @@ pub unsafe fn linear<V: Lanes>(pass: &Pass<'_>, step: &Step, packed: &Linear) {
 /// Steps of k in a turn of the inner loop, a multiple of every number of partial sums.
 const UNROLL: usize = 4;
 
-/// Up to four vectors of outputs and their weights `[k][vector][16]`.
+/// Up to four vectors of outputs and their weights `[k][vector][16]`, in f32 or f16.
 struct Panel {
     weight: *const f32,
     bias: *const f32,
@@ -55,7 +59,26 @@ struct Panel {
 
 impl Panel {
     #[inline(always)]
-    unsafe fn run<V: Lanes, const NV: usize, const S: usize>(
+    unsafe fn of_width<V: Lanes, const HALF: bool>(
+        &self,
+        vectors: usize,
+        pass: &Pass<'_>,
+        step: &Step,
+        rows: usize,
+    ) {
+        // SAFETY: passed on.
+        unsafe {
+            match vectors {
+                4 => self.run::<V, HALF, 4, 1>(pass, step.inputs[0], step.output, rows),
+                3 => self.run::<V, HALF, 3, 1>(pass, step.inputs[0], step.output, rows),
+                2 => self.run::<V, HALF, 2, 2>(pass, step.inputs[0], step.output, rows),
+                _ => self.run::<V, HALF, 1, 4>(pass, step.inputs[0], step.output, rows),
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn run<V: Lanes, const HALF: bool, const NV: usize, const S: usize>(
         &self,
         pass: &Pass<'_>,
         x: Place,
@@ -69,19 +92,19 @@ impl Panel {
             let mut r = 0;
             if V::ROWS == 6 {
                 while r + 6 <= rows {
-                    self.block::<V, 6, NV, S>(block(r), x.stride, y);
+                    self.block::<V, HALF, 6, NV, S>(block(r), x.stride, y);
                     r += 6;
                 }
                 match rows - r {
-                    5 => return self.block::<V, 5, NV, S>(block(r), x.stride, y),
-                    4 => return self.block::<V, 4, NV, S>(block(r), x.stride, y),
-                    3 => return self.block::<V, 3, NV, S>(block(r), x.stride, y),
-                    2 => return self.block::<V, 2, NV, S>(block(r), x.stride, y),
+                    5 => return self.block::<V, HALF, 5, NV, S>(block(r), x.stride, y),
+                    4 => return self.block::<V, HALF, 4, NV, S>(block(r), x.stride, y),
+                    3 => return self.block::<V, HALF, 3, NV, S>(block(r), x.stride, y),
+                    2 => return self.block::<V, HALF, 2, NV, S>(block(r), x.stride, y),
                     _ => {}
                 }
             }
             while r < rows {
-                self.block::<V, 1, NV, S>(block(r), x.stride, y);
+                self.block::<V, HALF, 1, NV, S>(block(r), x.stride, y);
                 r += 1;
             }
         }
@@ -89,7 +112,7 @@ impl Panel {
 
     /// MR rows by NV vectors.
     #[inline(always)]
-    unsafe fn block<V: Lanes, const MR: usize, const NV: usize, const S: usize>(
+    unsafe fn block<V: Lanes, const HALF: bool, const MR: usize, const NV: usize, const S: usize>(
         &self,
         (x, y): (*const f32, *mut f32),
         x_stride: usize,
@@ -109,13 +132,13 @@ impl Panel {
             let mut k = 0;
             while k < whole {
                 for s in 0..UNROLL {
-                    self.multiply_add::<V, MR, NV, S>(&mut acc, &rows, k + s, s % S);
+                    self.multiply_add::<V, HALF, MR, NV, S>(&mut acc, &rows, k + s, s % S);
                 }
                 k += UNROLL;
             }
             for s in 0..UNROLL {
                 if whole + s < self.d_in {
-                    self.multiply_add::<V, MR, NV, S>(&mut acc, &rows, whole + s, s % S);
+                    self.multiply_add::<V, HALF, MR, NV, S>(&mut acc, &rows, whole + s, s % S);
                 }
             }
             // Sums go from their registers straight to their rows, or, where more is to be done, through a buffer.
@@ -136,7 +159,7 @@ impl Panel {
     }
 
     #[inline(always)]
-    unsafe fn multiply_add<V: Lanes, const MR: usize, const NV: usize, const S: usize>(
+    unsafe fn multiply_add<V: Lanes, const HALF: bool, const MR: usize, const NV: usize, const S: usize>(
         &self,
         acc: &mut [[[V; NV]; S]; MR],
         rows: &[*const f32; MR],
@@ -145,10 +168,14 @@ impl Panel {
     ) {
         // SAFETY: as for `block`; s is below S.
         unsafe {
-            let w = self.weight.add(k * NV * 16);
             let mut weights = [V::splat(0.0); NV];
             for (v, weight) in weights.iter_mut().enumerate() {
-                *weight = V::load(w.add(v * 16));
+                let at = (k * NV + v) * 16;
+                *weight = if HALF {
+                    V::load_half(self.weight.cast::<u16>().add(at))
+                } else {
+                    V::load(self.weight.add(at))
+                };
             }
             for (row, x) in acc.iter_mut().zip(rows) {
                 let x = V::splat(*x.add(k));

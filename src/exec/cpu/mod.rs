@@ -98,13 +98,14 @@ impl Cpu {
     pub fn open_with(plan: &Plan, weights: &Weights, limits: Limits, isa: Isa) -> Self {
         let limits = Limits { max_rows: limits.max_rows.max(1), max_streams: limits.max_streams.max(1) };
         let tile = program::tile(plan, limits);
-        let program = Program::new(plan, weights, Limits { max_rows: tile, ..limits });
+        let isa = isa.available();
+        let program = Program::new(plan, weights, Limits { max_rows: tile, ..limits }, isa.forms(limits));
         let (arena, states) = (
             Aligned::zeros(program.arena_len),
             Aligned::zeros(program.state_len.saturating_mul(limits.max_streams.saturating_add(1))),
         );
         Self {
-            isa: isa.available(),
+            isa,
             arena,
             states,
             positions: vec![0; limits.max_streams],

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::ops::Range;
 
 use super::buffer::{Aligned, Layout, stride};
-use super::pack::{self, Linear, Pool};
+use super::pack::{self, Forms, Linear, Pool};
 use super::scan::UNIT;
 use crate::exec::Limits;
 use crate::plan::{
@@ -140,10 +140,10 @@ pub struct Program {
 
 impl Program {
     /// Packs the weights and lays out arena and state.
-    pub fn new(plan: &Plan, weights: &Weights, limits: Limits) -> Self {
+    pub fn new(plan: &Plan, weights: &Weights, limits: Limits, forms: Forms) -> Self {
         let (places, arena_len) = place_values(plan, limits);
         let (slots, state_len) = place_states(plan);
-        let mut pool = Pool::default();
+        let mut pool = Pool::new(forms);
         let view = |v: &View| {
             let value = places.get(v.value.0).copied().unwrap_or_default();
             Place { at: value.at + v.offset, width: v.width, ..value }

@@ -101,6 +101,29 @@ fn instruction_sets_agree_bit_for_bit() -> Result<()> {
     Ok(())
 }
 
+/// In f16 alone where there are few rows, in either form where there are many: the plain code has f32.
+#[test]
+fn weights_in_f16_change_no_bit() -> Result<()> {
+    for mut case in single_ops()?.into_iter().chain(models()?) {
+        case.weights.round_to_f16();
+        let signal = case.signal(61, 9);
+        let mut plain = Cpu::open_with(&case.plan, &case.weights, LIMITS, Isa::Portable);
+        let expected = run(&mut plain, &signal, &[61])?;
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+            for max_rows in [7, 64] {
+                let limits = Limits { max_rows, max_streams: 1 };
+                let mut cpu = Cpu::open_with(&case.plan, &case.weights, limits, isa);
+                for cuts in [&[61][..], &[1; 61], &[5, 31, 2, 22, 1]] {
+                    cpu.reset(0);
+                    let got = run(&mut cpu, &signal, cuts)?;
+                    assert!(same(&got, &expected), "{} {isa:?} {max_rows}: {cuts:?}", case.name);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Feeds each stream the rows that come next of its signal, and adds what it gives to its outputs.
 pub(super) fn together_on(
     cpu: &mut Cpu,
