@@ -102,6 +102,9 @@ pub enum Validation {
     Generator {
         /// What a sample costs: −log₂ of the share that it was given, the mean over clips.
         bits_per_sample: f64,
+        /// The share of clips that cost least as what they are, where there are classes to tell apart.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        known: Option<f64>,
     },
     /// A test of memory.
     Recall {
@@ -119,7 +122,10 @@ impl Validation {
                 ("valid_si_sdr_db", figures.si_sdr),
                 ("valid_noisy_si_sdr_db", figures.noisy_si_sdr),
             ],
-            Self::Generator { bits_per_sample } => vec![("valid_bits_per_sample", *bits_per_sample)],
+            Self::Generator { bits_per_sample, known } => {
+                let known = known.map(|known| ("valid_known", known));
+                std::iter::once(("valid_bits_per_sample", *bits_per_sample)).chain(known).collect()
+            }
             Self::Recall { right } => vec![("valid_right", *right)],
         }
     }
@@ -131,8 +137,9 @@ impl fmt::Display for Validation {
             Self::Filter(filter::Figures { loss, noisy_si_sdr, si_sdr }) => {
                 write!(f, "validation loss {loss:.4}, SI-SDR {si_sdr:.2} dB (noisy {noisy_si_sdr:.2} dB)")
             }
-            Self::Generator { bits_per_sample } => {
-                write!(f, "validation, {bits_per_sample:.4} bits a sample")
+            Self::Generator { bits_per_sample, known } => {
+                write!(f, "validation, {bits_per_sample:.4} bits a sample")?;
+                known.map_or(Ok(()), |known| write!(f, ", {:.0}% cheapest as their class", 100.0 * known))
             }
             Self::Recall { right } => write!(f, "validation, {:.2}% right", 100.0 * right),
         }

@@ -17,12 +17,11 @@ mod windows;
 mod tests;
 
 use std::f64::consts::LN_2;
-use std::path::PathBuf;
 
 use candle_core::Device;
 
 pub use self::clips::{Clip, Clips};
-pub use self::validate::bits;
+pub use self::validate::{bits, known};
 pub use self::windows::{ClipsSpec, Windows};
 use super::tokens::TokenJudge;
 use super::{Data, Task, Validation};
@@ -40,6 +39,7 @@ pub struct Generator {
     data: Data,
     windows: Windows,
     unseen: Clips,
+    classes: usize,
     threads: usize,
 }
 
@@ -66,7 +66,7 @@ impl Generator {
         let windows = Windows::new(spec, recipe.seed, recipe.run.batch, clips, nameless);
         let files = spaced(&find(&recipe.data.valid_clean)?, recipe.run.valid_examples);
         let unseen = Clips::read(&files, config, false)?.first_seconds(spec.valid_seconds);
-        Ok(Self { data, windows, unseen, threads })
+        Ok(Self { data, windows, unseen, classes: config.classes.len(), threads })
     }
 }
 
@@ -97,12 +97,15 @@ impl Task for Generator {
 
     fn validate(&mut self, plan: &Plan, weights: &Weights, begin: Option<&State>) -> Result<Validation> {
         let bits_per_sample = bits(plan, weights, begin, &self.unseen, self.threads)?;
-        Ok(Validation::Generator { bits_per_sample })
+        let known = (self.classes > 1)
+            .then(|| known(plan, weights, begin, (&self.unseen, self.classes), self.threads))
+            .transpose()?;
+        Ok(Validation::Generator { bits_per_sample, known })
     }
 }
 
-/// At most `count` of the files, from all parts of their order: the first few may be of one class.
-fn spaced(files: &[PathBuf], count: usize) -> Vec<PathBuf> {
-    let count = count.min(files.len());
-    (0..count).map(|i| files[i * files.len() / count].clone()).collect()
+/// At most `count` of all, from all parts of their order: the first few may be of one class.
+fn spaced<T: Clone>(all: &[T], count: usize) -> Vec<T> {
+    let count = count.min(all.len());
+    (0..count).map(|i| all[i * all.len() / count].clone()).collect()
 }

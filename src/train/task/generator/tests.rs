@@ -1,5 +1,7 @@
 //! Windows: the same whoever makes them, and without gaps. What is learned from them: its gradient, and that it teaches.
 
+use std::path::PathBuf;
+
 use candle_core::{DType, Device, Tensor};
 
 use super::*;
@@ -253,24 +255,17 @@ fn a_loss_is_the_mean_of_nats_and_validation_counts_its_bits() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_generator_learns_a_sound_that_repeats() -> Result<()> {
+/// The model after so many steps on windows of these clips.
+fn taught(clips: &Clips, spec: &ClipsSpec, steps: u64) -> Result<(Plan, Weights)> {
     let mut model = model()?;
     let (plan, mut weights) = (model.plan().clone(), model.export()?);
-    let saw: Vec<f32> = (0..6000).map(|t| 0.8 * ((t % 25) as f32 / 12.0 - 1.0)).collect();
-    let make = |exact| Clips::new(8000, vec![Clip::new(saw.clone(), 1, exact)]);
-    let spec = ClipsSpec { seconds: 0.016, ..spec(2) };
-    let windows = Windows::new(&spec, 5, 4, make(false)?, None);
+    let windows = Windows::new(spec, 5, 4, clips.clone(), None);
     let mut begins = Begins::new(windows.course(), 2);
-    let mut workers: Vec<Worker<Generator>> = vec![
-        Worker { maker: windows.clone(), judge: TokenJudge },
-        Worker { maker: windows, judge: TokenJudge },
-    ];
+    let worker = || Worker::<Generator> { maker: windows.clone(), judge: TokenJudge };
+    let mut workers = vec![worker(), worker()];
     let groups = plan.params.iter().zip(weights.tensors()).map(|(p, w)| Group::new(&p.name, w));
     let mut optimiser = AdamW::new(&AdamWSpec { ema: 0.0, ..AdamWSpec::default() }, groups.collect())?;
-    let heldout = make(false)?.first_seconds(0.1);
-    let before = bits(&plan, &weights, None, &heldout, 1)?;
-    for step in 0..120 {
+    for step in 0..steps {
         let dropout = Dropout { seed: 1, step, first_stream: 0 };
         let now = Step { model: &model, begins: &begins, dropout, segment: 0 };
         let got = now.gradient(&mut workers, 4 * step, 0..2, 2)?;
@@ -280,7 +275,30 @@ fn a_generator_learns_a_sound_that_repeats() -> Result<()> {
         model.load(&weights)?;
         begins.keep(0, got.ends, 1.0);
     }
-    let after = bits(&plan, &weights, None, &heldout, 1)?;
+    Ok((plan, weights))
+}
+
+#[test]
+fn a_generator_learns_a_sound_that_repeats() -> Result<()> {
+    let saw: Vec<f32> = (0..6000).map(|t| 0.8 * ((t % 25) as f32 / 12.0 - 1.0)).collect();
+    let clips = Clips::new(8000, vec![Clip::new(saw, 1, false)])?;
+    let heldout = clips.clone().first_seconds(0.1);
+    let cost = |(plan, weights): (Plan, Weights)| bits(&plan, &weights, None, &heldout, 1);
+    let spec = ClipsSpec { seconds: 0.016, ..spec(2) };
+    let (before, after) = (cost(taught(&clips, &spec, 0)?)?, cost(taught(&clips, &spec, 120)?)?);
     assert!(before > 6.5 && after < 1.5, "{before} bits a sample, then {after}");
+    Ok(())
+}
+
+#[test]
+fn clips_that_cost_least_as_what_they_are_are_known() -> Result<()> {
+    // Only its class tells which a clip will be.
+    let clips = |classes: [u32; 2]| {
+        let clip = |(level, class): (f32, u32)| Clip::new(vec![level; 128], class, false);
+        Clips::new(8000, [0.5, -0.5].into_iter().zip(classes).map(clip).collect())
+    };
+    let (plan, weights) = taught(&clips([0, 1])?, &ClipsSpec { seconds: 0.016, ..spec(1) }, 80)?;
+    let known = |classes| known(&plan, &weights, None, (&clips(classes)?, 2), 2);
+    assert_eq!((known([0, 1])?, known([1, 0])?, known([0, 0])?), (1.0, 0.0, 0.5));
     Ok(())
 }

@@ -1,8 +1,10 @@
-//! The bits that the samples of unseen clips cost, by the executor that users run: as `cascabel eval` counts them.
+//! The bits that the samples of unseen clips cost, by the executor that users run: as `cascabel eval` counts them; and whether they cost least as
+//! what they are. A class is a few bits of a clip's thousands, and bits a sample hardly show whether a model knows one from another.
 
 use std::f64::consts::LN_2;
 
 use super::clips::{Clip, Clips};
+use super::spaced;
 use crate::Result;
 use crate::audio::mu_law::{LEVELS, SILENCE};
 use crate::exec::cpu::Cpu;
@@ -13,6 +15,8 @@ use crate::train::task::opened;
 
 /// Rows that an executor runs at once.
 const ROWS: usize = 256;
+/// The most clips that are heard as every class.
+const KNOWN: usize = 64;
 
 /// Bits a sample, the mean over clips, on so many threads. Each clip is one stream from `begin`, or zeros, to its end, after one token
 /// of silence.
@@ -25,14 +29,33 @@ pub fn bits(
 ) -> Result<f64> {
     let clips = clips.all();
     let mut cpus = opened(plan, weights, begin, ROWS, threads.min(clips.len()))?;
-    let each = spread(&mut cpus, clips.len(), |cpu, i| nats(cpu, &clips[i]))?;
+    let each = spread(&mut cpus, clips.len(), |cpu, i| nats(cpu, &clips[i], clips[i].class()))?;
     Ok(each.iter().sum::<f64>() / each.len().max(1) as f64 / LN_2)
 }
 
-/// Nats a sample of one clip.
-fn nats(cpu: &mut Cpu, clip: &Clip) -> Result<f64> {
+/// The share of clips that cost least as what they are, of the first so many classes: of [`KNOWN`] clips, for each is heard as every class.
+pub fn known(
+    plan: &Plan,
+    weights: &Weights,
+    begin: Option<&State>,
+    (clips, classes): (&Clips, usize),
+    threads: usize,
+) -> Result<f64> {
+    let clips = spaced(clips.all(), KNOWN);
+    let mut cpus = opened(plan, weights, begin, ROWS, threads.min(clips.len()))?;
+    let each = spread(&mut cpus, clips.len(), |cpu, i| {
+        let costs: Result<Vec<f64>> = (0..classes as u32).map(|class| nats(cpu, &clips[i], class)).collect();
+        let costs = costs?;
+        let least = costs.iter().copied().fold(f64::INFINITY, f64::min);
+        Ok(costs.get(clips[i].class() as usize).is_some_and(|own| *own <= least))
+    })?;
+    Ok(each.iter().filter(|known| **known).count() as f64 / each.len().max(1) as f64)
+}
+
+/// Nats a sample of one clip, heard as of a class.
+fn nats(cpu: &mut Cpu, clip: &Clip, class: u32) -> Result<f64> {
     cpu.reset(0);
-    let of_class = clip.class() * LEVELS as u32;
+    let of_class = class * LEVELS as u32;
     let (mut last, mut sum, mut logits) = (SILENCE, 0.0, vec![0.0; ROWS * LEVELS]);
     for from in (0..clip.len()).step_by(ROWS) {
         let to = (from + ROWS).min(clip.len());
