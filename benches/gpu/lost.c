@@ -23,7 +23,8 @@ static int counted(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, 
     void *none[64];
     if (__atomic_add_fetch(&count, 1, __ATOMIC_RELAXED) == (after ? atol(after) : 0)) {
         for (int i = 0; i < 64; i++) {
-            nowhere[i] = 0x10ull << 40;
+            /* As an address it is none and not even aligned; as a count it is not 0. */
+            nowhere[i] = 0x7f00000fffffull;
             none[i] = &nowhere[i];
         }
         params = none;

@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 RATE, PIECE_S, PIECES = 16000, 20, {"valid": 12, "test": 30}
-RATES, SEEDS, STEPS, BATCH, SECONDS, WINDOWS, LONGER = (1e-3, 2e-3, 4e-3), (1, 2, 3), 1200, 32, 0.25, 16, 8
+RATES, SEEDS, STEPS, BATCH, SECONDS, WINDOWS, LONGER = (2e-3, 4e-3, 8e-3), (1, 2, 3), 1200, 32, 0.25, 16, 8
 
 S4D = '{{ kind = "s4d", d_state = 16 }}\nfeed_forward = 2'
 MAMBA = '{{ kind = "mamba", d_state = 16 }}'
@@ -98,7 +98,7 @@ def best_rate(out, name):
 
 def missing(out, names):
     """What can run now, most wanted first."""
-    first = [(n, 1, p) for p in sorted(RATES, key=lambda p: p != 2e-3) for n in names]
+    first = [(n, 1, p) for p in sorted(RATES, key=lambda p: p != 4e-3) for n in names]
     wanted = [run for run in first if not found(out, *run)]
     rates = {n: best_rate(out, n) for n in names}
     wanted += [(n, s, rates[n]) for s in SEEDS[1:] for n in names if rates[n] and not found(out, n, s, rates[n])]

@@ -332,6 +332,9 @@ mod tests {
     fn the_bundled_models_later_stretches_are_of_the_same_model() -> Result<()> {
         let more = Recipe::parse(include_str!("../../models/denoise-more.toml"), "denoise-more.toml")?;
         let last = Recipe::parse(include_str!("../../models/denoise-last.toml"), "denoise-last.toml")?;
+        let digits = [include_str!("../../models/digits.toml"), include_str!("../../models/digits-last.toml")];
+        let [digits, digits_last] = digits.map(|text| Recipe::parse(text, "digits.toml"));
+        assert_eq!(digits?.model, digits_last?.model);
         let long = Recipe::parse(include_str!("../../models/denoise-long.toml"), "denoise-long.toml")?;
         let first = Recipe::parse(BUNDLED, "denoise.toml")?;
         assert!([more, last, long].iter().all(|recipe| recipe.model == first.model));
@@ -354,6 +357,7 @@ mod tests {
     fn the_generators_recipes_are_some_and_keep_to_their_budget() -> Result<()> {
         for (text, most) in [
             (include_str!("../../models/digits.toml"), 2_000_000),
+            (include_str!("../../models/digits-last.toml"), 2_000_000),
             (include_str!("../../models/music.toml"), 6_500_000),
         ] {
             let recipe = Recipe::parse(text, "generator.toml")?;
