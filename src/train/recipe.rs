@@ -332,7 +332,8 @@ mod tests {
     fn the_bundled_models_later_stretches_are_of_the_same_model() -> Result<()> {
         let more = Recipe::parse(include_str!("../../models/denoise-more.toml"), "denoise-more.toml")?;
         let last = Recipe::parse(include_str!("../../models/denoise-last.toml"), "denoise-last.toml")?;
-        let digits = [include_str!("../../models/digits.toml"), include_str!("../../models/digits-last.toml")];
+        let digits =
+            [include_str!("../../models/digits.toml"), include_str!("../../models/digits-last.toml")];
         let [digits, digits_last] = digits.map(|text| Recipe::parse(text, "digits.toml"));
         assert_eq!(digits?.model, digits_last?.model);
         let long = Recipe::parse(include_str!("../../models/denoise-long.toml"), "denoise-long.toml")?;
