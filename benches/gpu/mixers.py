@@ -6,8 +6,8 @@
     python benches/gpu/mixers.py table OUT
 
 BIN is cascabel, built with train-cuda. Every seed-1 run of a rate of RATES first; then seeds 2 and 3 at the rate whose bits on valid are lowest; then the two
-best at a longer context, windows eight times as long in a batch an eighth as large. What is done stands in OUT, a file a run, and is not done again; what has begun, NAME.begun
-too, so that several calls may share the work (remove those of runs that were killed). Bits a sample are of whole pieces with carried state; the table's are of test, the mean of pieces and seeds, with the 95% interval of a bootstrap over pieces.
+best of all but the LSTM (of three kinds at least) at a longer context, windows eight times as long in a batch an eighth as large. What is done stands in OUT, a file a run, and is not done again; what has begun, NAME.begun
+too, so that several calls may share the work (remove those of runs that were killed from outside). Bits a sample are of whole pieces with carried state; the table's are of test, the mean of pieces and seeds, with the 95% interval of a bootstrap over pieces.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 RATE, PIECE_S, PIECES = 16000, 20, {"valid": 12, "test": 30}
@@ -123,6 +124,16 @@ def claim(out, runs):
     return None
 
 
+@contextmanager
+def begun(out, run):
+    """A run that fails is one that nobody has begun."""
+    try:
+        yield
+    except BaseException:
+        (out / f"{named(*run)}.begun").unlink(missing_ok=True)
+        raise
+
+
 def bits(binary, model, folder):
     text = subprocess.run([binary, "eval", "--model", model, folder, "--json"], check=True, capture_output=True, text=True).stdout
     return {line["file"]: line["bits_per_sample"] for line in json.loads(text)["files"]}
@@ -147,6 +158,11 @@ def train(binary, data, out, run):
 
 
 def judged(binary, data, out, run, folder, seconds):
+    with begun(out, run):
+        judge(binary, data, out, run, folder, seconds)
+
+
+def judge(binary, data, out, run, folder, seconds):
     model = folder / "model.safetensors"
     lines = [json.loads(line) for line in (folder / "model.log.jsonl").read_text().splitlines()]
     of = next(line["parameters"] for line in lines if line["event"] == "data")
@@ -164,10 +180,13 @@ def run(args):
             if not wanted:
                 break
             if next_run := claim(args.out, wanted):
-                folder, seconds = train(args.binary, args.data, args.out, next_run)
+                with begun(args.out, next_run):
+                    folder, seconds = train(args.binary, args.data, args.out, next_run)
                 judging.append(judges.submit(judged, args.binary, args.data, args.out, next_run, folder, seconds))
             else:
                 time.sleep(1)
+            for job in [job for job in judging if job.done()]:
+                job.result()
     for job in judging:
         job.result()
 
@@ -183,7 +202,7 @@ def lstm(args):
         name, whole = named(*run), args.out / f"{named(*run)}.lstm"
         command = [sys.executable, script, "sound", args.data / "train", args.data / "valid", "--test", args.data / "test", "--rate", RATE, "--seconds", SECONDS, "--windows", WINDOWS,
                    "--batch", BATCH, "--steps", STEPS, "--peak", run[2], "--seed", run[1], "--hidden", LSTM_HIDDEN, "--json", whole]
-        with open(args.out / f"{name}.log", "w") as log:
+        with begun(args.out, run), open(args.out / f"{name}.log", "w") as log:
             subprocess.run(list(map(str, command)), check=True, stdout=log, stderr=log)
         record = json.loads(whole.read_text())
         keep(args.out, run, {"parameters": record["parameters"], "seconds": record["seconds_a_step"] * STEPS, "valid": record["bits"], "test": record["test"]})
@@ -225,9 +244,9 @@ def cut(args):
 
     for split in ("train", "valid", "test"):
         (args.out / split).mkdir(parents=True, exist_ok=True)
-        paths = sorted((args.music / split).glob("*.flac"))
+        paths = sorted(p for p in (args.music / split).iterdir() if p.suffix in (".flac", ".wav"))
         if not paths:
-            sys.exit(f"mixers: {args.music / split}: expected FLAC files, found none")
+            sys.exit(f"mixers: {args.music / split}: expected FLAC or WAV files, found none")
         for path in paths:
             x, rate = soundfile.read(path, dtype="int16")
             count = 1 if split == "train" else max(PIECES[split] // len(paths), 1)
@@ -235,7 +254,7 @@ def cut(args):
             for i in range(count):
                 # The first and last twentieth, where pieces fade, are left out.
                 at = 0 if count == 1 else int(len(x) * 0.05 + (0.9 * len(x) - length) * i / (count - 1))
-                soundfile.write(args.out / split / f"{path.stem}-{i:02}.flac", x[at : at + length], rate)
+                soundfile.write(args.out / split / f"{path.stem}-{i:02}.wav", x[at : at + length], rate)
 
 
 def main():

@@ -275,8 +275,9 @@ impl Generator {
         if spot.last as usize >= self.vocabulary {
             return Err(Misuse::Token(spot.last).into());
         }
-        let of =
-            |guided: bool| if guided { "one of a guided stream" } else { "one of a stream without guidance" };
+        let of = |guided: bool| {
+            if guided { "one of a guided stream" } else { "one of a stream without guidance (1)" }
+        };
         if spot.beside.is_some() != self.guidance.is_some() {
             return Err(Error::input("state", of(self.guidance.is_some()), of(spot.beside.is_some())));
         }

@@ -152,7 +152,7 @@ fn guided(model: &Model, guidance: f32) -> Generator {
 #[test]
 fn guidance_leads_from_no_class_to_the_class_and_beyond() {
     let text = r#"{"kind": "generator", "rate": 8000, "classes": ["zero", "one"], "nameless": true, "tiers": [
-        {"d_model": 8, "blocks": 1, "mixer": {"kind": "mamba", "d_state": 4}},
+        {"d_model": 8, "blocks": 1, "mixer": {"kind": "mamba", "d_state": 4, "d_conv": 1}},
         {"d_model": 8, "blocks": 1, "pool": 2, "shift": 2, "mixer": {"kind": "mamba", "d_state": 4}}]}"#;
     let model = model(text);
     let from = |mut generator: Generator, class: usize, cuts: &[usize]| {
@@ -167,7 +167,7 @@ fn guidance_leads_from_no_class_to_the_class_and_beyond() {
     let beyond = from(guided(&model, 3.0), 1, &all);
     assert!(beyond != from(plain(), 1, &all) && beyond != from(plain(), 2, &all));
     assert_eq!(from(guided(&model, 3.0), 1, &[1, 40, 79]), beyond);
-    // A spot has both states.
+    // A spot has both states; a convolution of one tap has none.
     let (mut first, mut second) = (guided(&model, 3.0), guided(&model, 3.0));
     said(&mut first, 2 * 31);
     for stream in 0..2 {

@@ -153,8 +153,10 @@ impl State {
                     got.to_string(),
                 ));
             }
-            let each = values.chunks(slot.len().max(1)).map(<[f32]>::to_vec);
-            states.iter_mut().zip(each).for_each(|(slots, values)| slots.push(values));
+            // A slot may be of no rows.
+            for (k, slots) in states.iter_mut().enumerate() {
+                slots.push(values[k * slot.len()..(k + 1) * slot.len()].to_vec());
+            }
         }
         states.into_iter().map(|slots| Self::new(plan, position, slots)).collect()
     }

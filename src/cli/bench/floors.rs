@@ -7,8 +7,9 @@
 //! ```
 //!
 //! where reads are those of a buffer as large as the model's weights, FLOP those outside the scans, and all three those of the tiers that fall
-//! due, in the mean: a tier of period P reads its weights in min(1, T/P) of the calls. The share is floor over
-//! measured. It leaves out norms, activations, the convolution's history and what each op costs to begin.
+//! due, in the mean: a tier of period P reads its weights in min(1, T/P) of the calls. Weights that lie in f16 count so in calls of any length,
+//! though blocks of rows read them in f32. The share is floor over measured. It leaves out norms, activations, the convolution's history and
+//! what each op costs to begin.
 
 use serde::Serialize;
 

@@ -47,22 +47,22 @@ pub struct Args {
     /// Every seed gives other sounds
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Below 1 likely samples become likelier; as the model says, or 1, without it
+    /// Below 1 likely samples become likelier; the model's own, or 1, where it isn't given
     #[arg(long, value_name = "T", conflicts_with = "greedy", allow_negative_numbers = true)]
     temperature: Option<f32>,
-    /// How far the class leads, with a model that knows sound without one: above 1 further, at twice the work; as the model says without it
+    /// How far the class leads, with a model that knows sound without one: above 1 further, at twice the work; the model's own, or 1, where it isn't given
     #[arg(long, value_name = "G", allow_negative_numbers = true)]
     guidance: Option<f32>,
     /// Draw from the K most likely samples
     #[arg(long, value_name = "K", conflicts_with = "greedy")]
     top_k: Option<usize>,
-    /// Draw from the fewest likely samples that have this share
+    /// Draw from the fewest likely samples that have this share; the model's own, or 1, all, where it isn't given
     #[arg(long, value_name = "0..1", conflicts_with = "greedy", allow_negative_numbers = true)]
     top_p: Option<f32>,
     /// Take the most likely sample each time
     #[arg(long)]
     greedy: bool,
-    /// Go on from a state that --save-state wrote
+    /// Go on from a state that --save-state wrote, with guidance if it was made with it: --guidance 1 is none
     #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
     state: Option<PathBuf>,
     /// Write the state after the last sample or token (of one sound or text)

@@ -1,7 +1,8 @@
 //! The instruction sets, and the one function compiled for each.
 
 use super::kernels::{Pass, run};
-use super::linear::FEW_ROWS;
+#[cfg(target_arch = "x86_64")]
+use super::lanes::Lanes;
 use super::pack::Forms;
 use super::portable::Portable;
 use super::probes::Probe;
@@ -60,10 +61,21 @@ impl Isa {
 
     /// The forms of weights in f16 that are worth their room for so many rows.
     pub(super) fn forms(self, limits: Limits) -> Forms {
-        match self {
-            Self::Neon | Self::Portable => Forms::Wide,
-            _ if limits.max_rows.saturating_mul(limits.max_streams) < FEW_ROWS => Forms::Half,
+        match self.most_rows() {
+            0 => Forms::Wide,
+            most if limits.max_rows.saturating_mul(limits.max_streams) <= most => Forms::Half,
             _ => Forms::Both,
+        }
+    }
+
+    /// The most rows that take their weights in f16: one block of a product's, or none where f16 is not expanded in an instruction.
+    pub(super) fn most_rows(self) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => super::avx512::Avx512::ROWS,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => super::avx2::Avx2::ROWS,
+            _ => 0,
         }
     }
 

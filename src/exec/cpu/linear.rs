@@ -12,9 +12,6 @@ use super::pack::Linear;
 use super::program::{Place, Step};
 use crate::plan::Act;
 
-/// Below so many rows, one block, weights are read in f16 where they lie so: half the bytes from the caches. Every further block would expand them again.
-pub const FEW_ROWS: usize = 7;
-
 /// Runs a packed product over all stacked rows of its tier.
 ///
 /// # Safety
@@ -23,7 +20,8 @@ pub const FEW_ROWS: usize = 7;
 #[inline(always)]
 pub unsafe fn linear<V: Lanes>(pass: &Pass<'_>, step: &Step, packed: &Linear) {
     let rows = pass.table.total(step.to);
-    let half = packed.half.filter(|_| rows < FEW_ROWS || packed.wide.is_none());
+    // In f16 half the bytes come from the caches, but every further block of rows would expand them again.
+    let half = packed.half.filter(|_| rows <= V::ROWS || packed.wide.is_none());
     let numbers = if half.is_some() { 8 } else { 16 } * packed.d_in;
     let at = half.or(packed.wide).unwrap_or(0);
     let (mut vector, mut out) = (0, 0);

@@ -112,8 +112,8 @@ fn in_halves(numbers: &[f32]) -> Option<Vec<f32>> {
 }
 
 impl Linear {
-    /// The product in parts of whole panels whose weights take at most so many bytes, or one panel: each with the first column that it
-    /// writes. A column's sum is the same in either.
+    /// The product in parts of whole panels whose weights take at most so many bytes, or one panel, in the form that single rows read: each with the
+    /// first column that it writes. A column's sum is the same in either.
     pub fn parts(self, bytes: usize) -> Vec<(usize, Self)> {
         let number = if self.half.is_some() { 2 } else { 4 };
         let panels = (bytes / (number * 4 * self.d_in * 16).max(1)).max(1);

@@ -4,6 +4,7 @@
 use super::lanes::{Lanes, Math};
 use super::neon::Neon;
 use super::portable::Portable;
+use super::program::{Kernel, Step};
 use super::{Cpu, Isa};
 use crate::Result;
 use crate::exec::reference::Reference;
@@ -104,15 +105,18 @@ fn instruction_sets_agree_bit_for_bit() -> Result<()> {
 /// In f16 alone where there are few rows, in either form where there are many: the plain code has f32.
 #[test]
 fn weights_in_f16_change_no_bit() -> Result<()> {
+    let in_f16_alone = |step: &Step| matches!(step.kernel, Kernel::Linear(packed) if packed.wide.is_none());
+    let mut alone = 0;
     for mut case in single_ops()?.into_iter().chain(models()?) {
         case.weights.round_to_f16();
         let signal = case.signal(61, 9);
         let mut plain = Cpu::open_with(&case.plan, &case.weights, LIMITS, Isa::Portable);
         let expected = run(&mut plain, &signal, &[61])?;
         for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
-            for max_rows in [7, 64] {
+            for max_rows in [1, 6, 7, 64] {
                 let limits = Limits { max_rows, max_streams: 1 };
                 let mut cpu = Cpu::open_with(&case.plan, &case.weights, limits, isa);
+                alone += cpu.program.steps.iter().filter(|step| in_f16_alone(step)).count();
                 for cuts in [&[61][..], &[1; 61], &[5, 31, 2, 22, 1]] {
                     cpu.reset(0);
                     let got = run(&mut cpu, &signal, cuts)?;
@@ -121,6 +125,7 @@ fn weights_in_f16_change_no_bit() -> Result<()> {
             }
         }
     }
+    assert!(alone > 0 || Isa::best().most_rows() == 0, "all have f32 too");
     Ok(())
 }
 

@@ -99,7 +99,8 @@ impl Task for Generator {
         let bits_per_sample = bits(plan, weights, begin, &self.unseen, self.threads)?;
         let known = (self.classes > 1)
             .then(|| known(plan, weights, begin, (&self.unseen, self.classes), self.threads))
-            .transpose()?;
+            .transpose()?
+            .flatten();
         Ok(Validation::Generator { bits_per_sample, known })
     }
 }

@@ -298,7 +298,14 @@ fn clips_that_cost_least_as_what_they_are_are_known() -> Result<()> {
         Clips::new(8000, [0.5, -0.5].into_iter().zip(classes).map(clip).collect())
     };
     let (plan, weights) = taught(&clips([0, 1])?, &ClipsSpec { seconds: 0.016, ..spec(1) }, 80)?;
-    let known = |classes| known(&plan, &weights, None, (&clips(classes)?, 2), 2);
-    assert_eq!((known([0, 1])?, known([1, 0])?, known([0, 0])?), (1.0, 0.0, 0.5));
+    let known = |weights: &Weights, classes| known(&plan, weights, None, (&clips(classes)?, 2), 2);
+    let of = |classes| known(&weights, classes);
+    assert_eq!((of([0, 1])?, of([1, 0])?, of([0, 0])?), (Some(1.0), Some(0.0), Some(0.5)));
+    // A clip without a class is not asked about, and who doesn't hear the class knows none.
+    assert_eq!((of([0, 2])?, of([2, 2])?), (Some(1.0), None));
+    let mut deaf = weights.clone();
+    let table = plan.find_param("class.weight").map_or(0, |id| id.0);
+    deaf.tensors_mut()[table].fill(0.0);
+    assert_eq!(known(&deaf, [0, 1])?, Some(0.0));
     Ok(())
 }

@@ -33,23 +33,29 @@ pub fn bits(
     Ok(each.iter().sum::<f64>() / each.len().max(1) as f64 / LN_2)
 }
 
-/// The share of clips that cost least as what they are, of the first so many classes: of [`KNOWN`] clips, for each is heard as every class.
+/// The share of clips that cost less as what they are than as any other of the first so many classes: of at most 64 clips, each heard as every class.
+/// None where no clip is of one of them.
 pub fn known(
     plan: &Plan,
     weights: &Weights,
     begin: Option<&State>,
     (clips, classes): (&Clips, usize),
     threads: usize,
-) -> Result<f64> {
-    let clips = spaced(clips.all(), KNOWN);
+) -> Result<Option<f64>> {
+    let of_a_class: Vec<&Clip> =
+        clips.all().iter().filter(|clip| (clip.class() as usize) < classes).collect();
+    let clips = spaced(&of_a_class, KNOWN);
+    if clips.is_empty() {
+        return Ok(None);
+    }
     let mut cpus = opened(plan, weights, begin, ROWS, threads.min(clips.len()))?;
     let each = spread(&mut cpus, clips.len(), |cpu, i| {
-        let costs: Result<Vec<f64>> = (0..classes as u32).map(|class| nats(cpu, &clips[i], class)).collect();
-        let costs = costs?;
-        let least = costs.iter().copied().fold(f64::INFINITY, f64::min);
-        Ok(costs.get(clips[i].class() as usize).is_some_and(|own| *own <= least))
+        let own = nats(cpu, clips[i], clips[i].class())?;
+        let mut others = (0..classes as u32).filter(|class| *class != clips[i].class());
+        // What costs the same as any class is not known.
+        others.try_fold(true, |known, class| Ok(known && own < nats(cpu, clips[i], class)?))
     })?;
-    Ok(each.iter().filter(|known| **known).count() as f64 / each.len().max(1) as f64)
+    Ok(Some(each.iter().filter(|known| **known).count() as f64 / each.len() as f64))
 }
 
 /// Nats a sample of one clip, heard as of a class.
