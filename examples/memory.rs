@@ -14,7 +14,7 @@ struct Args {
     puzzle: String,
     /// mamba or s4d
     mixer: String,
-    #[arg(long, default_value_t = 12_000)]
+    #[arg(long, default_value_t = 20_000)]
     steps: u64,
     #[arg(long, default_value_t = 8)]
     batch: usize,
@@ -22,7 +22,7 @@ struct Args {
     length: usize,
     #[arg(long, default_value_t = 1 << 20)]
     longest: usize,
-    #[arg(long, default_value_t = 1e-3)]
+    #[arg(long, default_value_t = 2e-3)]
     rate: f32,
     #[arg(long, default_value = "cpu")]
     device: String,
@@ -33,11 +33,14 @@ struct Args {
 
 fn main() -> cascabel::Result<()> {
     let Args { puzzle, mixer, steps, batch, length, longest, rate, device: on, trained } = Args::parse();
+    // As many parameters, to 2%.
+    let blocks = if mixer == "s4d" { 4 } else { 2 };
+    let (last, warm_up) = (rate / 2.0, (steps / 2).min(100));
     let recipe = format!(
         "name = '{puzzle}-{mixer}'\nseed = 1\nrecall = {{ puzzle = '{puzzle}', length = {length} }}
-        model = {{ kind = 'generator', rate = 8000, vocabulary = 16, tiers = [{{ d_model = 64, blocks = 2, norm = 'rms', mixer = {{ kind = '{mixer}' }} }}] }}
-        optimiser = {{ weight_decay = 0.1, clip = 1.0, ema = 0.99 }}
-        schedule = {{ peak = {rate}, last = {rate}, warm_up = 0, steps = {steps} }}
+        model = {{ kind = 'generator', rate = 8000, vocabulary = 16, tiers = [{{ d_model = 64, blocks = {blocks}, norm = 'rms', mixer = {{ kind = '{mixer}' }} }}] }}
+        optimiser = {{ weight_decay = 0.0, clip = 1.0, ema = 0.99 }}
+        schedule = {{ peak = {rate}, last = {last}, warm_up = {warm_up}, steps = {steps} }}
         run = {{ batch = {batch}, group = {batch}, valid_every = 500, valid_examples = 256 }}"
     );
     let recipe = Recipe::parse(&recipe, &puzzle)?;
