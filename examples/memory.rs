@@ -1,6 +1,6 @@
 //! The papers' tests of memory: a model is trained on sequences of one length and asked at longer ones.
 //!
-//! cargo run --release --example memory -- induction-heads mamba [--steps 12000] [--batch 8] [--length 256] [--longest 1048576] [--device cuda] [--trained MODEL]
+//! cargo run --release --example memory -- induction-heads mamba [--steps 20000] [--batch 8] [--length 256] [--longest 1048576] [--device cuda] [--trained MODEL]
 use cascabel::exec::candle::device;
 use cascabel::model::Model;
 use cascabel::train::recipe::Recipe;
