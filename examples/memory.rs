@@ -33,7 +33,7 @@ struct Args {
 
 fn main() -> cascabel::Result<()> {
     let Args { puzzle, mixer, steps, batch, length, longest, rate, device: on, trained } = Args::parse();
-    // As many parameters, to 2%.
+    // As many parameters, to 3%.
     let blocks = if mixer == "s4d" { 4 } else { 2 };
     let (last, warm_up) = (rate / 2.0, (steps / 2).min(100));
     let recipe = format!(

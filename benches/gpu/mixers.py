@@ -151,10 +151,10 @@ def train(binary, data, out, run):
     folder = out / "runs" / named(*run)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "recipe.toml").write_text(recipe(run[0], data, run[1], run[2], len(run) > 3))
-    begun = time.time()
+    start = time.time()
     with open(folder / "log", "w") as log:
         subprocess.run([binary, "train", folder / "recipe.toml", "--device", "cuda", "--out", folder], check=True, stderr=log, stdout=log)
-    return folder, time.time() - begun
+    return folder, time.time() - start
 
 
 def judged(binary, data, out, run, folder, seconds):
