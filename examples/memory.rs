@@ -1,6 +1,6 @@
 //! The papers' tests of memory: a model is trained on sequences of one length and asked at longer ones.
 //!
-//! cargo run --release --example memory -- induction-heads mamba [--steps 20000] [--batch 8] [--length 256] [--longest 1048576] [--device cuda] [--trained MODEL]
+//! cargo run --release --example memory -- induction-heads mamba [--steps 20000] [--batch 8] [--length 256] [--longest 1048576] [--seed 1] [--device cuda] [--resume] [--trained MODEL]
 use cascabel::exec::candle::device;
 use cascabel::model::Model;
 use cascabel::train::recipe::Recipe;
@@ -24,24 +24,34 @@ struct Args {
     longest: usize,
     #[arg(long, default_value_t = 2e-3)]
     rate: f32,
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
     #[arg(long, default_value = "cpu")]
     device: String,
+    /// Go on from the checkpoint in target/memory, if there is one
+    #[arg(long)]
+    resume: bool,
     /// A model that was trained before, and is only asked
     #[arg(long)]
     trained: Option<std::path::PathBuf>,
 }
 
 fn main() -> cascabel::Result<()> {
-    let Args { puzzle, mixer, steps, batch, length, longest, rate, device: on, trained } = Args::parse();
+    let Args { puzzle, mixer, steps, batch, length, longest, rate, seed, device: on, resume, trained } =
+        Args::parse();
     // As many parameters, to 3%.
     let blocks = if mixer == "s4d" { 4 } else { 2 };
     let (last, warm_up) = (rate / 2.0, (steps / 2).min(100));
+    // A GPU takes the batch at once, each of the CPU's threads its share of it.
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let shares = (1..=threads).rev().find(|shares| on == "cpu" && batch.is_multiple_of(*shares));
+    let group = batch / shares.unwrap_or(1);
     let recipe = format!(
-        "name = '{puzzle}-{mixer}'\nseed = 1\nrecall = {{ puzzle = '{puzzle}', length = {length} }}
+        "name = '{puzzle}-{mixer}-{seed}'\nseed = {seed}\nrecall = {{ puzzle = '{puzzle}', length = {length} }}
         model = {{ kind = 'generator', rate = 8000, vocabulary = 16, tiers = [{{ d_model = 64, blocks = {blocks}, norm = 'rms', mixer = {{ kind = '{mixer}' }} }}] }}
         optimiser = {{ weight_decay = 0.0, clip = 1.0, ema = 0.99 }}
         schedule = {{ peak = {rate}, last = {last}, warm_up = {warm_up}, steps = {steps} }}
-        run = {{ batch = {batch}, group = {batch}, valid_every = 500, valid_examples = 256 }}"
+        run = {{ batch = {batch}, group = {group}, valid_every = 500, valid_examples = 256 }}"
     );
     let recipe = Recipe::parse(&recipe, &puzzle)?;
     let mut tell = |event: &Event| {
@@ -51,7 +61,10 @@ fn main() -> cascabel::Result<()> {
     };
     let model = match trained {
         Some(path) => Some(Model::load(path)?),
-        None => train(&recipe, &mut RunOptions::new("target/memory".into(), device(&on)?, &mut tell))?,
+        None => {
+            let options = RunOptions::new("target/memory".into(), device(&on)?, &mut tell);
+            train(&recipe, &mut RunOptions { resume, ..options })?
+        }
     };
     let (Some(model), Some(spec)) = (model, recipe.recall) else { unreachable!("alone, of a puzzle") };
     for length in

@@ -29,7 +29,7 @@ use super::open;
 use crate::audio::mu_law::SILENCE;
 use crate::exec::cpu::Cpu;
 use crate::exec::{Executor, Feed, Limits, Misuse, Rows, Sampler, Sampling, State, surprise};
-use crate::model::{Config, DrawConfig, Model};
+use crate::model::{Config, Model};
 use crate::plan::Plan;
 use crate::{Error, Result};
 
@@ -63,10 +63,7 @@ impl GeneratorOptions {
     /// One stream, drawn as the model's configuration says.
     pub fn of(model: &Model) -> Self {
         let Config::Generator(config) = &model.config else { return Self::default() };
-        let DrawConfig { temperature, top_p, guidance } = config.draw;
-        let top_p = Some(top_p).filter(|p| *p < 1.0);
-        let sampling = Sampling::Random { temperature, top_k: None, top_p };
-        Self { sampling, guidance, ..Self::default() }
+        Self { sampling: config.draw.sampling(), guidance: config.draw.guidance, ..Self::default() }
     }
 }
 

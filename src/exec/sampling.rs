@@ -50,6 +50,25 @@ impl Default for Sampling {
     }
 }
 
+impl Sampling {
+    /// One line for the first number that is out of range.
+    pub fn check(&self) -> Result<()> {
+        let Self::Random { temperature, top_k, top_p } = *self else { return Ok(()) };
+        if !(temperature.is_finite() && temperature > 0.0) {
+            return Err(Error::input("temperature", "a number above 0", temperature.to_string()));
+        }
+        if top_k == Some(0) {
+            return Err(Error::input("top-k", "at least 1 token", "0"));
+        }
+        match top_p {
+            Some(p) if !(p > 0.0 && p <= 1.0) => {
+                Err(Error::input("top-p", "a share above 0, at most 1", p.to_string()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// What `token` costs by these logits, in nats: −ln of the share that it was given at temperature 1.
 pub fn surprise(logits: &[f32], token: u32) -> f64 {
     let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -71,19 +90,7 @@ pub struct Sampler {
 impl Sampler {
     /// For a vocabulary of this size.
     pub fn open(sampling: Sampling, seed: u64, vocabulary: usize) -> Result<Self> {
-        if let Sampling::Random { temperature, top_k, top_p } = sampling {
-            if !(temperature.is_finite() && temperature > 0.0) {
-                return Err(Error::input("temperature", "a number above 0", temperature.to_string()));
-            }
-            if top_k == Some(0) {
-                return Err(Error::input("top-k", "at least 1 token", "0"));
-            }
-            if let Some(p) = top_p
-                && !(p > 0.0 && p <= 1.0)
-            {
-                return Err(Error::input("top-p", "a share above 0, at most 1", p.to_string()));
-            }
-        }
+        sampling.check()?;
         Ok(Self { sampling, seed, order: vec![0; vocabulary], weights: vec![0.0; vocabulary] })
     }
 

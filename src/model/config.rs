@@ -12,7 +12,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{filter, generator, language};
+use super::{DrawConfig, filter, generator, language};
 use crate::plan::{Act, NormKind, Plan, Rule};
 use crate::{Error, Result};
 
@@ -122,45 +122,6 @@ pub struct GeneratorConfig {
     pub draw: DrawConfig,
     /// The backbone's tiers, outermost first.
     pub tiers: Vec<TierConfig>,
-}
-
-/// How a generator's tokens are drawn where nobody says otherwise; chosen on validation data.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct DrawConfig {
-    /// Divides the logits.
-    pub temperature: f32,
-    /// The share of the most likely tokens that are drawn from.
-    pub top_p: f32,
-    /// How far the class leads: see [`GeneratorOptions`](crate::engine::GeneratorOptions).
-    pub guidance: f32,
-}
-
-impl Default for DrawConfig {
-    fn default() -> Self {
-        Self { temperature: 1.0, top_p: 1.0, guidance: 1.0 }
-    }
-}
-
-impl DrawConfig {
-    fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
-
-    fn validate(&self, nameless: bool) -> Result<()> {
-        let Self { temperature, top_p, guidance } = *self;
-        if !(temperature.is_finite() && temperature > 0.0) {
-            return Err(bad("draw.temperature", "a number above 0", temperature));
-        }
-        if !(top_p > 0.0 && top_p <= 1.0) {
-            return Err(bad("draw.top_p", "a share above 0, at most 1", top_p));
-        }
-        if guidance != 1.0 && !(guidance.is_finite() && nameless) {
-            let expected = "1, or another number where the model is nameless too";
-            return Err(bad("draw.guidance", expected, guidance));
-        }
-        Ok(())
-    }
 }
 
 /// A Mamba language model: see [`language`].
@@ -461,7 +422,8 @@ fn at_most(what: &str, got: usize, limit: usize) -> Result<()> {
     if got <= limit { Ok(()) } else { Err(bad(what, format!("at most {limit}"), got)) }
 }
 
-fn bad(field: &str, expected: impl Into<String>, got: impl ToString) -> Error {
+/// An error about a field of a configuration.
+pub(super) fn bad(field: &str, expected: impl Into<String>, got: impl ToString) -> Error {
     Error::input(format!("model config: {field}"), expected, got.to_string())
 }
 
@@ -493,30 +455,6 @@ mod tests {
             draw: DrawConfig::default(),
             tiers,
         })
-    }
-
-    #[test]
-    fn how_tokens_are_drawn_is_checked_and_survives() {
-        let with = |nameless: bool, draw: &str| {
-            let text = format!(
-                r#"{{"kind": "generator", "rate": 8000, "classes": ["a"], "nameless": {nameless}, "draw": {draw},
-                    "tiers": [{{"d_model": 4, "blocks": 1, "mixer": {{"kind": "mamba"}}}}]}}"#
-            );
-            let config: Config = serde_json::from_str(&text).map_err(|e| e.to_string())?;
-            config.validate().map_err(|e| e.to_string()).map(|()| config)
-        };
-        let config = with(true, r#"{"temperature": 0.9, "guidance": 2.5}"#).unwrap();
-        let text = serde_json::to_string(&config).unwrap();
-        assert!(text.contains("0.9") && serde_json::from_str::<Config>(&text).unwrap() == config);
-        for (nameless, draw, what) in [
-            (true, r#"{"temperature": 0.0}"#, "draw.temperature: expected a number above 0, got 0"),
-            (true, r#"{"top_p": 1.5}"#, "draw.top_p: expected a share above 0, at most 1, got 1.5"),
-            (false, r#"{"guidance": 2.0}"#, "draw.guidance: expected 1, or another number where"),
-            (true, r#"{"heat": 2.0}"#, "heat"),
-        ] {
-            let message = with(nameless, draw).unwrap_err();
-            assert!(message.contains(what), "{message}");
-        }
     }
 
     #[test]

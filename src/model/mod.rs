@@ -27,6 +27,7 @@
 pub mod backbone;
 pub mod blocks;
 pub mod config;
+pub mod draw;
 pub mod file;
 pub mod filter;
 pub mod generator;
@@ -42,8 +43,8 @@ mod tensors;
 mod tests;
 
 pub use config::{
-    Config, DrawConfig, FilterConfig, GeneratorConfig, LanguageConfig, MambaConfig, Mask, Mixer, S4dConfig,
-    TierConfig,
+    Config, FilterConfig, GeneratorConfig, LanguageConfig, MambaConfig, Mask, Mixer, S4dConfig, TierConfig,
 };
+pub use draw::DrawConfig;
 pub use file::{Card, FORMAT_VERSION, Model};
 pub use import::import;

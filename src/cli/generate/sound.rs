@@ -11,13 +11,12 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::{Args, closed, pipe};
-use crate::audio::mu_law::{LEVELS, decode};
+use crate::audio::mu_law::decode;
 use crate::audio::{SampleRate, WavDepth, WavStream, could_be_folder, write_whole};
 use crate::cli::exit::{Tally, complain};
 use crate::cli::tokens::heard;
 use crate::cli::{print, stop};
 use crate::engine::{Generator, Spot};
-use crate::exec::Sampler;
 use crate::model::{GeneratorConfig, Model};
 use crate::{Error, Result};
 
@@ -106,7 +105,7 @@ impl<'a> Run<'a> {
         let class = class.or(spot.as_ref().map(|spot| spot.class));
         let run = Self { args, output, model, config, rate, class, prompt, samples, spot };
         // What is out of range is said before anything is made.
-        Sampler::open(args.options(model).sampling, args.seed, LEVELS)?;
+        args.options(model).sampling.check()?;
         run.begin(std::io::sink(), &output.display().to_string())?;
         Ok(run)
     }
