@@ -1,6 +1,6 @@
 //! The papers' tests of memory: a model is trained on sequences of one length and asked at longer ones.
 //!
-//! cargo run --release --example memory -- induction-heads mamba [--steps 20000] [--batch 8] [--length 256] [--longest 1048576] [--seed 1] [--device cuda] [--resume] [--trained MODEL]
+//! cargo run --release --example memory -- induction-heads mamba [--steps 20000] [--batch 8] [--length 256] [--longest 1048576] [--seed 1] [--device cuda] [--resume] [--from MODEL] [--trained MODEL]
 use cascabel::exec::candle::device;
 use cascabel::model::Model;
 use cascabel::train::recipe::Recipe;
@@ -31,13 +31,16 @@ struct Args {
     /// Go on from the checkpoint in target/memory, if there is one
     #[arg(long)]
     resume: bool,
+    /// A model to begin with, of shorter sequences say
+    #[arg(long)]
+    from: Option<std::path::PathBuf>,
     /// A model that was trained before, and is only asked
     #[arg(long)]
     trained: Option<std::path::PathBuf>,
 }
 
 fn main() -> cascabel::Result<()> {
-    let Args { puzzle, mixer, steps, batch, length, longest, rate, seed, device: on, resume, trained } =
+    let Args { puzzle, mixer, steps, batch, length, longest, rate, seed, device: on, resume, from, trained } =
         Args::parse();
     // As many parameters, to 3%.
     let blocks = if mixer == "s4d" { 4 } else { 2 };
@@ -62,8 +65,9 @@ fn main() -> cascabel::Result<()> {
     let model = match trained {
         Some(path) => Some(Model::load(path)?),
         None => {
+            let from = from.map(Model::load).transpose()?;
             let options = RunOptions::new("target/memory".into(), device(&on)?, &mut tell);
-            train(&recipe, &mut RunOptions { resume, ..options })?
+            train(&recipe, &mut RunOptions { resume, from, ..options })?
         }
     };
     let (Some(model), Some(spec)) = (model, recipe.recall) else { unreachable!("alone, of a puzzle") };
