@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 RATE, PIECE_S, PIECES = 16000, 20, {"valid": 12, "test": 30}
@@ -195,17 +195,22 @@ def lstm(args):
     args.out.mkdir(parents=True, exist_ok=True)
     script, until = Path(__file__).parent.parent / "peers/lstm.py", time.time() + 60 * args.minutes
     while time.time() < until and (wanted := missing(args.out, ["lstm"])):
-        run = claim(args.out, wanted)
-        if not run:
+        # What can run now runs side by side.
+        runs = []
+        while run := claim(args.out, wanted):
+            runs.append(run)
+        if not runs:
             time.sleep(1)
             continue
-        name, whole = named(*run), args.out / f"{named(*run)}.lstm"
+        whole = args.out / f"{named(*runs[0])}.lstm"
         command = [sys.executable, script, "sound", args.data / "train", args.data / "valid", "--test", args.data / "test", "--rate", RATE, "--seconds", SECONDS, "--windows", WINDOWS,
-                   "--batch", BATCH, "--steps", STEPS, "--peak", run[2], "--seed", run[1], "--hidden", LSTM_HIDDEN, "--json", whole]
-        with begun(args.out, run), open(args.out / f"{name}.log", "w") as log:
+                   "--batch", BATCH, "--steps", STEPS, "--peak", *(peak for _, _, peak in runs), "--seed", *(seed for _, seed, _ in runs), "--hidden", LSTM_HIDDEN, "--json", whole]
+        with ExitStack() as stack, open(whole.with_suffix(".log"), "w") as log:
+            for run in runs:
+                stack.enter_context(begun(args.out, run))
             subprocess.run(list(map(str, command)), check=True, stdout=log, stderr=log)
-        record = json.loads(whole.read_text())
-        keep(args.out, run, {"parameters": record["parameters"], "seconds": record["seconds_a_step"] * STEPS, "valid": record["bits"], "test": record["test"]})
+        for run, record in zip(runs, json.loads(whole.read_text())["runs"]):
+            keep(args.out, run, {"parameters": record["parameters"], "seconds": record["seconds_a_step"] * STEPS, "valid": record["bits"], "test": record["test"]})
 
 
 def interval(values):

@@ -2,18 +2,19 @@
 
     python lstm.py sound TRAIN VALID --rate 16000 [--test TEST] [--classes zero,one] [--seconds 0.5] [--windows 8] [--json OUT.json]
     python lstm.py memory induction-heads|selective-copying [--length 256] [--longest 1048576] [--json OUT.json]
-    both: [--d 128] [--hidden 256] [--layers 1] [--batch 32] [--steps 2000] [--peak 2e-3] [--seed 1] [--device cuda]
+    both: [--d 128] [--hidden 256] [--layers 1] [--batch 32] [--steps 2000] [--peak 2e-3] [--seed 1] [--device cuda]        # several peaks and as many seeds: runs side by side
 
 What is learned is what src/train/task/{generator,recall} define: mu-law tokens of the mean of the channels, windows that follow each other in a
 clip with the state carried and no gradient back, a class's table row added at every sample; puzzles as in recall/puzzle.rs. So are warm-up (a tenth of the
 steps), half a cosine, AdamW (betas 0.9 and 0.99, decay 0.02 on matrices, clip 1), and the weights' moving average (0.999), by which whole clips of VALID
-are judged with carried state. The draws are not the same draws. TRAIN and VALID hold WAV files of 16 bits at RATE. Prints one line of JSON: parameters, steps' seconds, and bits a
-sample of each clip, or the share of right answers by length.
+are judged with carried state. The draws are not the same draws. TRAIN and VALID hold WAV files of 16 bits at RATE. Prints a line of JSON a run: parameters, steps' seconds, and bits a
+sample, or the share of right answers by length; OUT.json has those of each clip.
 """
 
 import argparse
 import json
 import math
+import sys
 import time
 import wave
 from pathlib import Path
@@ -110,34 +111,61 @@ class Net(nn.Module):
         return self.head(self.norm(y)), state
 
 
-def trained(net, args, example):
-    """The moving average of the weights after all steps, and seconds a step. `example(i)` is (heard, wanted, class, whether it begins)."""
-    decayed = [p for p in net.parameters() if p.dim() > 1]
-    plain = [p for p in net.parameters() if p.dim() <= 1]
-    optimiser = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}], lr=args.peak, betas=(0.9, 0.99))
-    average = {name: p.detach().clone() for name, p in net.state_dict().items()}
-    warm, state, begun = max(args.steps // 10, 1), None, time.time()
-    for i in range(args.steps):
+class Run:
+    """A net on its way through its steps. `example(i)` is (heard, wanted, class, whether it begins)."""
+
+    def __init__(self, net, args, peak, example):
+        self.net, self.args, self.peak, self.example = net, args, peak, example
+        decayed = [p for p in net.parameters() if p.dim() > 1]
+        plain = [p for p in net.parameters() if p.dim() <= 1]
+        groups = [{"params": decayed, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}]
+        self.optimiser = torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.99))
+        self.average = {name: p.detach().clone() for name, p in net.state_dict().items()}
+        self.state = self.loss = None
+
+    def put(self, x):
+        """Where the net is. From pinned memory, so that the host goes on to the other runs."""
+        return x.pin_memory().to(self.args.device, non_blocking=True) if torch.is_tensor(x) and self.args.device != "cpu" else x
+
+    def step(self, i):
+        args, warm = self.args, max(self.args.steps // 10, 1)
         t = min(max((i - warm) / max(args.steps - warm, 1), 0.0), 1.0)
-        rate = args.peak * (i + 1) / warm if i < warm else args.peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * t)))
-        for group in optimiser.param_groups:
+        rate = self.peak * (i + 1) / warm if i < warm else self.peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * t)))
+        for group in self.optimiser.param_groups:
             group["lr"] = rate
-        heard, wanted, of, begins = (x.to(args.device) if torch.is_tensor(x) else x for x in example(i))
-        state = None if begins else tuple(s.detach() for s in state)
-        logits, state = net(heard, of, state)
-        loss = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=NOTHING)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimiser.step()
+        heard, wanted, of, begins = map(self.put, self.example(i))
+        self.state = None if begins else tuple(s.detach() for s in self.state)
+        logits, self.state = self.net(heard, of, self.state)
+        self.loss = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=NOTHING)
+        self.optimiser.zero_grad(set_to_none=True)
+        self.loss.backward()
+        nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+        self.optimiser.step()
         # A short run's average is not its beginning.
         keep = min(0.999, (1 + i) / (10 + i))
         with torch.no_grad():
-            for name, p in net.state_dict().items():
-                average[name].lerp_(p, 1 - keep)
+            for name, p in self.net.state_dict().items():
+                self.average[name].lerp_(p, 1 - keep)
+
+
+def trained(runs, args):
+    """All runs to their end, side by side: an LSTM's step is too narrow to fill a GPU. Then nets have their moving averages. Seconds a step of all."""
+    on_gpu = args.device != "cpu"
+    streams = [torch.cuda.Stream() if on_gpu else None for _ in runs]
+    begun = time.time()
+    if on_gpu:
+        torch.cuda.synchronize()
+    for i in range(args.steps):
+        for run, stream in zip(runs, streams):
+            with torch.cuda.stream(stream):
+                run.step(i)
         if (i + 1) % max(args.steps // 10, 1) == 0:
-            print(f"step {i + 1}: {loss.item() / math.log(2):.4f} bits, {(time.time() - begun) / (i + 1):.4f} s a step", flush=True)
-    net.load_state_dict(average)
+            losses = ", ".join(f"{run.loss.item() / math.log(2):.4f}" for run in runs)
+            print(f"step {i + 1}: {losses} bits, {(time.time() - begun) / (i + 1):.4f} s a step", flush=True)
+    if on_gpu:
+        torch.cuda.synchronize()
+    for run in runs:
+        run.net.load_state_dict(run.average)
     return (time.time() - begun) / max(args.steps, 1)
 
 
@@ -192,34 +220,42 @@ def main():
         kind.add_argument("--layers", type=int, default=1)
         kind.add_argument("--batch", type=int, default=batch)
         kind.add_argument("--steps", type=int, default=2000)
-        kind.add_argument("--peak", type=float, default=2e-3)
-        kind.add_argument("--seed", type=int, default=1)
+        kind.add_argument("--peak", type=float, nargs="+", default=[2e-3])
+        kind.add_argument("--seed", type=int, nargs="+", default=[1])
         kind.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
         kind.add_argument("--json", type=Path)
     args = p.parse_args()
-    torch.manual_seed(args.seed)
+    if len(args.peak) != len(args.seed):
+        sys.exit(f"lstm: --peak and --seed: expected as many of each, got {len(args.peak)} and {len(args.seed)}")
     classes = [c for c in getattr(args, "classes", "").split(",") if c]
-    net = Net(LEVELS if args.kind == "sound" else 16, len(classes), args.d, args.hidden, args.layers).to(args.device)
-    record = {"parameters": sum(p.numel() for p in net.parameters()), "args": {k: str(v) for k, v in vars(args).items()}}
-    if args.kind == "sound":
-        windows = Windows(clips(args.train, args.rate, classes), round(args.seconds * args.rate), args.windows, args.batch, args.seed)
-        unseen = clips(args.valid, args.rate, classes)
-        record["seconds_a_step"] = trained(net, args, windows.step)
-        record["bits"] = bits(net, unseen, args.device)
-        record["mean"] = sum(record["bits"].values()) / len(unseen)
-        if args.test:
-            record["test"] = bits(net, clips(args.test, args.rate, classes), args.device)
-    else:
-        rng = np.random.default_rng(args.seed)
-        example = lambda _: (*puzzle(args.puzzle, args.length, 16, args.batch, rng), None, True)
-        record["seconds_a_step"] = trained(net, args, example)
-        lengths = [args.length]
-        while 2 * lengths[-1] <= args.longest:
-            lengths.append(2 * lengths[-1])
-        record["right"] = {n: right(net, args.puzzle, n, 128 if n <= 1 << 16 else 16, args.device) for n in lengths}
-    print(json.dumps({k: v for k, v in record.items() if k not in ("args", "bits", "test")}))
+    sound = args.kind == "sound"
+    learned = clips(args.train, args.rate, classes) if sound else None
+    runs = []
+    for peak, seed in zip(args.peak, args.seed):
+        torch.manual_seed(seed)
+        net = Net(LEVELS if sound else 16, len(classes), args.d, args.hidden, args.layers).to(args.device)
+        if sound:
+            example = Windows(learned, round(args.seconds * args.rate), args.windows, args.batch, seed).step
+        else:
+            example = lambda _, rng=np.random.default_rng(seed): (*puzzle(args.puzzle, args.length, 16, args.batch, rng), None, True)
+        runs.append(Run(net, args, peak, example))
+    seconds, records = trained(runs, args), []
+    for run, seed in zip(runs, args.seed):
+        record = {"peak": run.peak, "seed": seed, "parameters": sum(p.numel() for p in run.net.parameters()), "seconds_a_step": seconds / len(runs)}
+        if sound:
+            record["bits"] = bits(run.net, clips(args.valid, args.rate, classes), args.device)
+            record["mean"] = sum(record["bits"].values()) / len(record["bits"])
+            if args.test:
+                record["test"] = bits(run.net, clips(args.test, args.rate, classes), args.device)
+        else:
+            lengths = [args.length]
+            while 2 * lengths[-1] <= args.longest:
+                lengths.append(2 * lengths[-1])
+            record["right"] = {n: right(run.net, args.puzzle, n, 128 if n <= 1 << 16 else 16, args.device) for n in lengths}
+        records.append(record)
+        print(json.dumps({k: v for k, v in record.items() if k not in ("bits", "test")}))
     if args.json:
-        args.json.write_text(json.dumps(record, indent=1) + "\n")
+        args.json.write_text(json.dumps({"args": {k: str(v) for k, v in vars(args).items()}, "runs": records}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
