@@ -21,7 +21,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 RATE, PIECE_S, PIECES = 16000, 20, {"valid": 12, "test": 30}
-RATES, SEEDS, STEPS, BATCH, SECONDS, WINDOWS, LONGER = (2e-3, 4e-3, 8e-3), (1, 2, 3), 1200, 32, 0.25, 16, 8
+RATES, SEEDS, STEPS, BATCH, SECONDS, WINDOWS, LONGER = (2e-3, 4e-3, 8e-3, 1.6e-2), (1, 2, 3), 1200, 32, 0.25, 16, 8
 
 S4D = '{{ kind = "s4d", d_state = 16 }}\nfeed_forward = 2'
 MAMBA = '{{ kind = "mamba", d_state = 16 }}'
