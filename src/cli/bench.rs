@@ -4,12 +4,14 @@
 //! shares add up to less than a call that streams all weights. The machine's own limits are measured in the same run ([`floors`]).
 
 mod floors;
+mod made;
 
 use std::time::Instant;
 
 use serde::Serialize;
 
 use self::floors::{Floors, Work};
+use self::made::Made;
 use super::exit::Tally;
 use super::{SCHEMA, named, print};
 use crate::exec::cpu::{Cpu, Isa};
@@ -53,6 +55,8 @@ struct Figures {
     rows: Vec<Timing>,
     /// How many times the rows a second of one row a call the longest calls reach: T = 512 over T = 1.
     long_over_single: f64,
+    /// Of a generator of sound in a file.
+    made: Option<Made>,
     /// Microseconds of each kind of op in a call of one row.
     ops: Vec<(String, f64)>,
 }
@@ -79,7 +83,8 @@ pub fn run(args: &Args) -> Result<Tally> {
     let mut models = Vec::new();
     if let Some(name) = &args.model {
         let model = named::open(name)?.model;
-        models.push(measure(name, &model.plan, &model.weights, &floors, args.seconds));
+        let made = Made::measure(&model, args.seconds)?;
+        models.push(Figures { made, ..measure(name, &model.plan, &model.weights, &floors, args.seconds) });
     } else {
         let shapes = [(64, 8), (128, 8), (256, 8)].into_iter().chain(args.large.then_some((768, 24)));
         for (d_model, blocks) in shapes {
@@ -165,7 +170,16 @@ fn measure(name: &str, plan: &Plan, weights: &Weights, floors: &Floors, seconds:
     let long_over_single = us(timings.first()) / us(timings.last());
     let (parameters, read_gb_per_s) = (plan.param_count(), work.read_gb_per_s);
     let model = name.into();
-    Figures { model, parameters, weight_bytes, read_gb_per_s, rows: timings, long_over_single, ops }
+    Figures {
+        model,
+        parameters,
+        weight_bytes,
+        read_gb_per_s,
+        rows: timings,
+        long_over_single,
+        made: None,
+        ops,
+    }
 }
 
 /// What this share of the values is at most.
@@ -244,6 +258,7 @@ fn page(document: &Document) -> String {
             );
         }
         text += &format!("  T = 512 over T = 1: {:.2} times the rows a second\n", figures.long_over_single);
+        text += &figures.made.as_ref().map_or(String::new(), Made::line);
         let all: f64 = figures.ops.iter().map(|(_, us)| us).sum();
         for (name, us) in &figures.ops {
             text += &format!("    {name:<32} {us:>9.3} µs {:>5.1}%\n", 100.0 * us / all);

@@ -3,17 +3,22 @@
 //! ```
 //! let model = cascabel::engine::bundled::open(cascabel::engine::bundled::DEFAULT)?;
 //! assert_eq!(model.config.kind(), "filter");
+//! let digits = cascabel::engine::bundled::open("digits")?;
+//! assert_eq!(digits.config.kind(), "generator");
 //! # Ok::<(), cascabel::Error>(())
 //! ```
 
 use crate::model::Model;
 use crate::{Error, Result};
 
-/// The model that is used when none is named.
+/// The filter that is used when none is named.
 pub const DEFAULT: &str = "denoise";
 
 /// Every bundled model: its name and its file.
-const FILES: [(&str, &[u8]); 1] = [(DEFAULT, include_bytes!("../../models/denoise.safetensors"))];
+const FILES: [(&str, &[u8]); 2] = [
+    (DEFAULT, include_bytes!("../../models/denoise.safetensors")),
+    ("digits", include_bytes!("../../models/digits.safetensors")),
+];
 
 /// The names of the bundled models.
 pub fn names() -> impl Iterator<Item = &'static str> {
