@@ -35,7 +35,7 @@ struct Args {
     #[arg(long)]
     from: Option<std::path::PathBuf>,
     /// A model that was trained before, and is only asked
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["from", "resume"])]
     trained: Option<std::path::PathBuf>,
 }
 
@@ -45,22 +45,18 @@ fn main() -> cascabel::Result<()> {
     // As many parameters, to 3%.
     let blocks = if mixer == "s4d" { 4 } else { 2 };
     let (last, warm_up) = (rate / 2.0, (steps / 2).min(100));
-    // A GPU takes the batch at once, each of the CPU's threads its share of it.
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-    let shares = (1..=threads).rev().find(|shares| on == "cpu" && batch.is_multiple_of(*shares));
-    let group = batch / shares.unwrap_or(1);
     let recipe = format!(
-        "name = '{puzzle}-{mixer}-{seed}'\nseed = {seed}\nrecall = {{ puzzle = '{puzzle}', length = {length} }}
+        "name = '{puzzle}-{mixer}-{length}-{seed}'\nseed = {seed}\nrecall = {{ puzzle = '{puzzle}', length = {length} }}
         model = {{ kind = 'generator', rate = 8000, vocabulary = 16, tiers = [{{ d_model = 64, blocks = {blocks}, norm = 'rms', mixer = {{ kind = '{mixer}' }} }}] }}
         optimiser = {{ weight_decay = 0.0, clip = 1.0, ema = 0.99 }}
         schedule = {{ peak = {rate}, last = {last}, warm_up = {warm_up}, steps = {steps} }}
-        run = {{ batch = {batch}, group = {group}, valid_every = 500, valid_examples = 256 }}"
+        run = {{ batch = {batch}, group = 1, valid_every = 500, valid_examples = 256 }}"
     );
     let recipe = Recipe::parse(&recipe, &puzzle)?;
-    let mut tell = |event: &Event| {
-        if let Event::Valid { step, figures } = event {
-            println!("step {step}: {figures}");
-        }
+    let mut tell = |event: &Event| match event {
+        Event::Valid { step, figures } => println!("step {step}: {figures}"),
+        Event::Recipe { step, was, now } => println!("from step {step} on: {now} (was {was})"),
+        _ => {}
     };
     let model = match trained {
         Some(path) => Some(Model::load(path)?),

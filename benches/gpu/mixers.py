@@ -229,17 +229,20 @@ def table(args):
                 rows[name, long] = peak, runs
     by_piece = lambda runs: {f: mean(r["test"][f] for r in runs) for f in runs[0]["test"]}
     against = by_piece(rows["lstm", False][1]) if ("lstm", False) in rows else None
-    print("| mixers | parameters | best rate (of " + ", ".join(f"{r:g}" for r in RATES) + ") | seeds | valid | test, bits a sample | each seed | less than the LSTM |\n|---|---|---|---|---|---|---|---|")
+    best = min((by_piece(runs) for _, runs in rows.values()), key=lambda pieces: mean(pieces.values()), default={})
+    print("| mixers | parameters | best rate (of " + ", ".join(f"{r:g}" for r in RATES) + ") | seeds | valid | test, bits a sample | each seed | above the best, by piece | less than the LSTM |\n|---|---|---|---|---|---|---|---|---|")
     for (name, long), (peak, runs) in rows.items():
         pieces = by_piece(runs)
         low, high = interval(list(pieces.values()))
+        above = [pieces[f] - best[f] for f in pieces]
+        above = "{:.3f} [{:.3f}, {:.3f}]".format(mean(above), *interval(above))
         less = ""
         if against and name != "lstm":
             gains = [against[f] - pieces[f] for f in pieces]
             less = "{:.3f} [{:.3f}, {:.3f}]".format(mean(gains), *interval(gains))
         each = ", ".join(f"{mean(r['test'].values()):.4f}" for r in runs)
         valid = mean(mean(r["valid"].values()) for r in runs)
-        print(f"| {name}{f', windows of {SECONDS * LONGER:g} s' if long else ''} | {runs[0]['parameters']:,} | {peak:g} | {len(runs)} | {valid:.4f} | {mean(pieces.values()):.4f} [{low:.4f}, {high:.4f}] | {each} | {less} |")
+        print(f"| {name}{f', windows of {SECONDS * LONGER:g} s' if long else ''} | {runs[0]['parameters']:,} | {peak:g} | {len(runs)} | {valid:.4f} | {mean(pieces.values()):.4f} [{low:.4f}, {high:.4f}] | {each} | {above} | {less} |")
     sweeps = {n: ", ".join(f"{p:g}: {mean(r['valid'].values()):.4f}" for p in RATES if (r := found(args.out, n, 1, p))) for n in names}
     print("\nValid, seed 1, by rate. " + ". ".join(f"{n}: {text}" for n, text in sweeps.items() if text) + ".")
 

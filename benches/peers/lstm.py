@@ -126,7 +126,7 @@ class Run:
 
     def hold(self, given):
         """Places that a step reads, and the state that it leaves; then the graph of a step over them."""
-        self.held = [x.to(self.args.device) if torch.is_tensor(x) else x for x in given]
+        self.held = [x.to(self.args.device, copy=True) if torch.is_tensor(x) else x for x in given]
         self.state = [torch.zeros(self.args.layers, self.args.batch, self.args.hidden, device=self.args.device) for _ in range(2)]
         for p in self.net.parameters():
             p.grad = torch.zeros_like(p)
@@ -138,7 +138,19 @@ class Run:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
             self.gradient()
-        self.graph = graph
+        captured = self.loss
+        # One step by either way from the same beginning.
+        ways = []
+        for way in (self.gradient, graph.replay):
+            [x.zero_() for x in self.state]
+            way()
+            torch.cuda.current_stream().synchronize()
+            loss = self.loss if way == self.gradient else captured
+            ways.append([loss.detach().clone(), *(p.grad.clone() for p in self.net.parameters())])
+        off = max(((a - b).norm() / a.norm().clamp_min(1e-12)).item() for a, b in zip(*ways))
+        if not off < 1e-4:
+            sys.exit(f"lstm: the graph of a step: expected the loss and gradients of a step, got others by {off:.2g}")
+        self.graph, self.loss = graph, captured
 
     def gradient(self):
         heard, wanted, of = self.held
@@ -161,7 +173,7 @@ class Run:
         for place, x in zip(self.held, given):
             if torch.is_tensor(x):
                 # From pinned memory, so that the host goes on to the other runs.
-                place.copy_(x if args.device == "cpu" else x.pin_memory(), non_blocking=True)
+                place.copy_(x if args.device == "cpu" else x.contiguous().pin_memory(), non_blocking=True)
         if begins:
             [x.zero_() for x in self.state]
         self.graph.replay() if self.graph else self.gradient()
@@ -178,21 +190,26 @@ def trained(runs, args):
     """All runs to their end, side by side: an LSTM's step is too narrow to fill a GPU. Then nets have their moving averages. Seconds a step of all."""
     on_gpu = args.device != "cpu"
     streams = [torch.cuda.Stream() if on_gpu else None for _ in runs]
-    begun = time.time()
     if on_gpu:
         torch.cuda.synchronize()
+    begun = time.time()
     for i in range(args.steps):
+        if i == 1:
+            # The first has made the graphs.
+            begun = time.time()
         for run, stream in zip(runs, streams):
             with torch.cuda.stream(stream):
                 run.step(i)
         if (i + 1) % max(args.steps // 10, 1) == 0:
+            if on_gpu:
+                torch.cuda.synchronize()
             losses = ", ".join(f"{run.loss.item() / math.log(2):.4f}" for run in runs)
-            print(f"step {i + 1}: {losses} bits, {(time.time() - begun) / (i + 1):.4f} s a step", flush=True)
+            print(f"step {i + 1}: {losses} bits, {(time.time() - begun) / max(i, 1):.4f} s a step", flush=True)
     if on_gpu:
         torch.cuda.synchronize()
     for run in runs:
         run.net.load_state_dict(run.average)
-    return (time.time() - begun) / max(args.steps, 1)
+    return (time.time() - begun) / max(args.steps - 1, 1)
 
 
 @torch.no_grad()

@@ -1,7 +1,8 @@
 //! `cascabel bench`: microseconds a row on this machine, and where they go.
 //!
 //! Inputs vary from row to row; figures are medians over calls. An op's share is measured by running it alone on warm caches, so
-//! shares add up to less than a call that streams all weights. The machine's own limits are measured in the same run ([`floors`]).
+//! shares add up to less than a call that streams all weights. The machine's own limits are measured in the same run ([`floors`]), and of a
+//! generator of sound what a sample takes as it is made ([`made`]).
 
 mod floors;
 mod made;
@@ -20,7 +21,8 @@ use crate::model::{Config, DrawConfig, GeneratorConfig, MambaConfig, Mixer, Tier
 use crate::plan::{Input, NormKind, Plan, Weights};
 use crate::{Error, Result};
 
-/// Measure microseconds a row on this machine, for flat Mamba models with random weights or for a model file
+/// Measure microseconds a row on this machine, for flat Mamba models with random weights or for a model; of a generator of sound, a sample as
+/// it is made
 #[derive(clap::Args)]
 pub struct Args {
     /// A bundled model or a model file, in place of the standard set
@@ -55,7 +57,7 @@ struct Figures {
     rows: Vec<Timing>,
     /// How many times the rows a second of one row a call the longest calls reach: T = 512 over T = 1.
     long_over_single: f64,
-    /// Of a generator of sound in a file.
+    /// Of a generator of sound that has a name or a file.
     made: Option<Made>,
     /// Microseconds of each kind of op in a call of one row.
     ops: Vec<(String, f64)>,

@@ -65,6 +65,17 @@ impl GeneratorOptions {
         let Config::Generator(config) = &model.config else { return Self::default() };
         Self { sampling: config.draw.sampling(), guidance: config.draw.guidance, ..Self::default() }
     }
+
+    /// One line for the first number that is out of range, or that says nothing to the model.
+    pub fn check(&self, model: &Model) -> Result<()> {
+        self.sampling.check()?;
+        let guidance = self.guidance;
+        if guidance == 1.0 || (guidance.is_finite() && nameless(model).is_some()) {
+            return Ok(());
+        }
+        let expected = "1, or another number with a model that knows sound without a class";
+        Err(Error::input("guidance", expected, guidance.to_string()))
+    }
 }
 
 /// What a stream goes on from: its state, the token that has not been taken into it, and its class.
@@ -106,6 +117,14 @@ impl Spot {
     }
 }
 
+/// The class without a name, of a model that knows sound without one.
+fn nameless(model: &Model) -> Option<u32> {
+    match &model.config {
+        Config::Generator(config) if config.nameless => Some(config.classes.len() as u32),
+        _ => None,
+    }
+}
+
 /// A generator or a language model, opened for streams that make tokens. Opening and hearing allocate; [`generate`](Self::generate) does
 /// not.
 pub struct Generator {
@@ -142,16 +161,9 @@ impl Generator {
             let got = format!("a vocabulary of {vocabulary}");
             return Err(Error::input("generator", format!("a token of silence, {SILENCE}"), got));
         }
-        let nameless = match &model.config {
-            Config::Generator(config) if config.nameless => Some(config.classes.len() as u32),
-            _ => None,
-        };
+        options.check(model)?;
         let guided = options.guidance != 1.0;
-        if !options.guidance.is_finite() || (guided && nameless.is_none()) {
-            let expected = "1, or another number with a model that knows sound without a class";
-            return Err(Error::input("guidance", expected, options.guidance.to_string()));
-        }
-        let guidance = nameless.filter(|_| guided).map(|class| (options.guidance, class));
+        let guidance = nameless(model).filter(|_| guided).map(|class| (options.guidance, class));
         let streams = options.streams.max(1);
         let all = if guided { 2 * streams } else { streams };
         Ok(Self {

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::config::bad;
-use crate::Result;
 use crate::exec::Sampling;
+use crate::{Error, Result};
 
 /// What was chosen on validation data.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,7 +26,7 @@ impl Default for DrawConfig {
 
 impl DrawConfig {
     /// Whether it says nothing: the model's own distribution, led by the class alone.
-    pub fn is_default(&self) -> bool {
+    pub(super) fn is_default(&self) -> bool {
         *self == Self::default()
     }
 
@@ -38,7 +38,12 @@ impl DrawConfig {
 
     /// `nameless`: whether the model knows sound without a class, which guidance leads away from.
     pub(super) fn validate(&self, nameless: bool) -> Result<()> {
-        self.sampling().check()?;
+        self.sampling().check().map_err(|error| match error {
+            Error::Input { what, expected, got } => {
+                bad(&format!("draw.{}", what.replace('-', "_")), expected, got)
+            }
+            other => other,
+        })?;
         if self.guidance != 1.0 && !(self.guidance.is_finite() && nameless) {
             let expected = "1, or another number where the model is nameless too";
             return Err(bad("draw.guidance", expected, self.guidance));
@@ -65,8 +70,16 @@ mod tests {
         let text = serde_json::to_string(&config).unwrap();
         assert!(text.contains("0.9") && serde_json::from_str::<Config>(&text).unwrap() == config);
         for (nameless, draw, what) in [
-            (true, r#"{"temperature": 0.0}"#, "temperature: expected a number above 0, got 0"),
-            (true, r#"{"top_p": 1.5}"#, "top-p: expected a share above 0, at most 1, got 1.5"),
+            (
+                true,
+                r#"{"temperature": 0.0}"#,
+                "model config: draw.temperature: expected a number above 0, got 0",
+            ),
+            (
+                true,
+                r#"{"top_p": 1.5}"#,
+                "model config: draw.top_p: expected a share above 0, at most 1, got 1.5",
+            ),
             (false, r#"{"guidance": 2.0}"#, "draw.guidance: expected 1, or another number where"),
             (true, r#"{"heat": 2.0}"#, "heat"),
         ] {

@@ -316,6 +316,7 @@ impl Recipe {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::bundled;
     use proptest::prelude::*;
 
     const BUNDLED: &str = include_str!("../../models/denoise.toml");
@@ -335,9 +336,12 @@ mod tests {
         let digits =
             [include_str!("../../models/digits.toml"), include_str!("../../models/digits-last.toml")];
         let [digits, digits_last] = digits.map(|text| Recipe::parse(text, "digits.toml"));
-        assert_eq!(digits?.model, digits_last?.model);
+        let digits = digits?;
+        assert_eq!(digits.model, digits_last?.model);
+        assert_eq!(digits.model, bundled::open("digits")?.config);
         let long = Recipe::parse(include_str!("../../models/denoise-long.toml"), "denoise-long.toml")?;
         let first = Recipe::parse(BUNDLED, "denoise.toml")?;
+        assert_eq!(first.model, bundled::open("denoise")?.config);
         assert!([more, last, long].iter().all(|recipe| recipe.model == first.model));
         Ok(())
     }

@@ -76,10 +76,12 @@ fn guidance_needs_a_model_that_knows_sound_without_a_class() {
     assert_eq!(folder.bytes("far.wav"), folder.bytes("many/one-0000.wav"));
     assert_eq!(folder.sound("on.wav").frames(), 4_000);
     for (model, given) in [("g", "--guidance 2"), ("n", "--guidance nan"), ("n", "--guidance inf")] {
-        make(model, &format!("-o no.wav {given}"))
-            .refused(2, &["guidance", "a model that knows sound without a class"]);
+        for to in ["-o no.wav", "--count 3 -o no/"] {
+            make(model, &format!("{to} {given}"))
+                .refused(2, &["guidance", "a model that knows sound without a class"]);
+        }
     }
-    assert!(!folder.files().iter().any(|name| name == "no.wav"));
+    assert!(!folder.path("no.wav").exists() && !folder.path("no").exists());
     // A state has both halves, and goes on with guidance alone.
     make("n", "-o first.wav --guidance 3 --save-state s").ok();
     assert_eq!(folder.bytes("first.wav"), folder.bytes("far.wav"));
@@ -95,13 +97,13 @@ fn guidance_needs_a_model_that_knows_sound_without_a_class() {
 }
 
 #[test]
-fn the_bundled_digits_are_said_each_as_its_class() {
+fn the_bundled_digits_are_heard_and_known_as_what_they_are() {
     let folder = Folder::new();
     folder.run("generate --model digits --class seven --seconds 0.4 --seed 1 -o made/").ok();
     let sound = folder.sound("made/seven-0000.wav");
     let power = sound.channels()[0].iter().map(|x| f64::from(x * x)).sum::<f64>() / sound.frames() as f64;
     assert!(10.0 * power.log10() > -50.0, "{power}");
-    // The model itself takes it for what it is, by far: the sound that it says as its class is dearer as another.
+    // To the model itself the sound costs more as another class.
     std::fs::copy(folder.path("made/seven-0000.wav"), folder.path("made/two-0000.wav")).unwrap();
     let text = folder.run("eval --model digits made --json").ok().text();
     let scores: serde_json::Value = serde_json::from_str(&text).unwrap();

@@ -114,6 +114,14 @@ fn bench_tells_times_and_the_machines_floors() {
     assert!((ratio - us(0) / us(3)).abs() < 1e-9 * ratio, "{ratio}");
     let page = folder.run(line).ok().text();
     assert!(page.contains("G scan elements/s") && page.contains("T = 512 over T = 1: "), "{page}");
+    assert!(document["models"][0]["made"].is_null() && !page.contains("as it is made"), "{page}");
+    let line = "bench --model digits --seconds 0.01";
+    let made = &json(&folder.run(&format!("{line} --json")).ok().text())["models"][0]["made"];
+    let of = |name: &str| made[name].as_f64().unwrap();
+    assert_eq!((of("budget_us"), of("guidance")), (125.0, 4.0));
+    assert!(0.0 < of("mean_us") && of("p99_us") <= of("p999_us"), "{made}");
+    assert!(of("p999_of_least_us") <= of("p999_us"), "{made}");
+    assert!(folder.run(line).ok().text().contains("a sample as it is made, guidance 4: "));
     folder.run("bench --seconds 0").refused(2, &["--seconds: expected above 0"]);
 }
 

@@ -105,7 +105,7 @@ impl<'a> Run<'a> {
         let class = class.or(spot.as_ref().map(|spot| spot.class));
         let run = Self { args, output, model, config, rate, class, prompt, samples, spot };
         // What is out of range is said before anything is made.
-        args.options(model).sampling.check()?;
+        args.options(model).check(model)?;
         run.begin(std::io::sink(), &output.display().to_string())?;
         Ok(run)
     }
