@@ -1,4 +1,4 @@
-//! Pictures for the command line: spectrograms and loss curves as PNG.
+//! Pictures for the command line: spectrograms, waveforms and loss curves as PNG.
 //!
 //! The font is compiled in (see `fonts/LICENSE.txt`), so a machine without fonts draws the same picture. A picture is
 //! written under a temporary name beside its own and renamed when whole.
@@ -30,6 +30,8 @@ const FAMILY: &str = "cascabel";
 const WIDTH: u32 = 1200;
 /// Height of one spectrogram.
 const PANEL: u32 = 330;
+/// Height of one waveform.
+const WAVE: u32 = 170;
 /// Room for the colour scale at the right.
 const SCALE: u32 = 100;
 /// Levels shown, dB of full scale: a full-scale sine is at 0.
@@ -64,16 +66,30 @@ const VIRIDIS: [[u8; 3]; 9] = [
 ///
 /// Rows are 32 ms with a Hann window; the colour is the level of a sine, in dB of full scale.
 pub fn spectrogram_png(path: &Path, sounds: &[(&str, &[f32])], rate: u32) -> Result<()> {
+    stacked(path, sounds, rate, 0)
+}
+
+/// The same, each below its waveform.
+pub fn sound_png(path: &Path, sounds: &[(&str, &[f32])], rate: u32) -> Result<()> {
+    stacked(path, sounds, rate, WAVE)
+}
+
+/// Spectrograms below waveforms of height `wave`, where that is not 0.
+fn stacked(path: &Path, sounds: &[(&str, &[f32])], rate: u32, wave: u32) -> Result<()> {
     if sounds.is_empty() || rate == 0 {
         let got = format!("{} at {rate} Hz", sounds.len());
         return Err(Error::input("spectrogram", "one sound or more, at a rate above 0", got));
     }
     let longest = sounds.iter().map(|(_, sound)| sound.len()).max().unwrap_or(0).max(1);
     let seconds = longest as f64 / f64::from(rate);
-    write(path, PANEL * sounds.len() as u32, |root| {
+    write(path, (wave + PANEL) * sounds.len() as u32, |root| {
         for (area, (title, sound)) in root.split_evenly((sounds.len(), 1)).iter().zip(sounds) {
-            let (plot, scale) = area.split_horizontally(WIDTH - SCALE);
-            panel(&plot, title, sound, rate, seconds)?;
+            let (above, below) = area.split_vertically(wave);
+            let (plot, scale) = below.split_horizontally(WIDTH - SCALE);
+            if wave > 0 {
+                waveform(&above.split_horizontally(WIDTH - SCALE).0, title, sound, rate, seconds)?;
+            }
+            panel(&plot, if wave > 0 { "" } else { title }, sound, rate, seconds)?;
             colour_scale(&scale)?;
         }
         Ok(())
@@ -117,6 +133,32 @@ pub fn curve_png(path: &Path, title: &str, x: &str, y: &str, series: &[Series<'_
         }
         Ok(())
     })
+}
+
+/// A waveform: of each column of pixels its lowest and its highest sample.
+fn waveform(area: &Area<'_>, title: &str, sound: &[f32], rate: u32, seconds: f64) -> Result<()> {
+    let peak = sound.iter().fold(1e-3f32, |peak, x| peak.max(x.abs()));
+    let mut chart = ChartBuilder::on(area)
+        .caption(title, text(20))
+        .margin(10)
+        .margin_bottom(0)
+        .y_label_area_size(64)
+        .build_cartesian_2d(0.0..seconds, f64::from(-peak)..f64::from(peak))
+        .map_err(wrong)?;
+    axes(&mut chart, "", "amplitude", false)?;
+    let (xs, _) = chart.plotting_area().get_pixel_range();
+    let columns = (xs.end - xs.start).max(1) as usize;
+    let samples = (seconds * f64::from(rate) / columns as f64).max(1.0);
+    let edge = |column: usize| ((column as f64 * samples) as usize).min(sound.len());
+    let bars = (0..columns).filter_map(|column| {
+        // A sample more, so that neighbours touch.
+        let part = sound.get(edge(column)..(edge(column + 1) + 1).min(sound.len()))?;
+        let (low, high) =
+            part.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), x| (l.min(*x), h.max(*x)));
+        let x = column as f64 * samples / f64::from(rate);
+        (low <= high).then(|| PathElement::new([(x, f64::from(low)), (x, f64::from(high))], LINES[0]))
+    });
+    chart.draw_series(bars).map_err(wrong).map(|_| ())
 }
 
 /// One spectrogram with its axes.
@@ -307,6 +349,8 @@ mod tests {
         spectrogram_png(&path, &[("noisy", &sound), ("empty", &[]), ("one", &[0.1])], 16000).unwrap();
         let bytes = std::fs::read(&path).unwrap();
         assert!(bytes.starts_with(b"\x89PNG") && bytes.len() > 5000);
+        sound_png(&path, &[("noisy", &sound), ("empty", &[]), ("one", &[0.1])], 16000).unwrap();
+        assert!(std::fs::read(&path).unwrap().len() > bytes.len(), "waveforms above them");
         let points = [(0.0, 1.0), (1.0, f64::NAN), (2.0, 0.5)];
         curve_png(&path, "t", "x", "y", &[Series { name: "s", points: &points }]).unwrap();
         assert_ne!(std::fs::read(&path).unwrap(), bytes);

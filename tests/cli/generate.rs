@@ -58,6 +58,31 @@ fn a_sound_is_a_function_of_seed_class_and_number() {
 }
 
 #[test]
+fn what_is_made_can_be_seen() {
+    let folder = Folder::new();
+    generator(&folder, "g.safetensors");
+    let line = "generate --model g.safetensors --seconds 0.1";
+    folder.run(&format!("{line} -o a.wav --picture a.png")).ok();
+    folder.run(&format!("{line} --count 10 -o many/ --picture many.png")).ok();
+    // 1,200 pixels wide, 500 high a sound, of eight at most: the size stands in a PNG's first chunk.
+    let size = |name: &str| {
+        let bytes = folder.bytes(name);
+        let number = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap());
+        (number(16), number(20))
+    };
+    assert_eq!((size("a.png"), size("many.png")), ((1200, 500), (1200, 4000)));
+    for (rest, parts) in [
+        ("-o - --picture b.png", ["--picture", "a sound that goes to a file"]),
+        ("-o b.wav --picture b.wav", ["--picture", "another file than the output"]),
+        ("-o b.wav --picture no/b.png", ["--picture", "a file in a folder that is there"]),
+        ("-o b.wav --save-state b.png --picture b.png", ["--picture", "another file than the output"]),
+    ] {
+        folder.run(&format!("{line} {rest}")).refused(2, &parts);
+    }
+    assert!(!folder.files().iter().any(|name| name.starts_with("b.")));
+}
+
+#[test]
 fn guidance_needs_a_model_that_knows_sound_without_a_class() {
     let folder = Folder::new();
     generator(&folder, "g.safetensors");

@@ -68,6 +68,9 @@ pub struct Args {
     /// Write the state after the last sample or token (of one sound or text)
     #[arg(long, value_name = "FILE")]
     save_state: Option<PathBuf>,
+    /// Draw the waveform and the spectrogram of what is made, of at most the first eight sounds, as a PNG
+    #[arg(long, value_name = "PNG")]
+    picture: Option<PathBuf>,
     /// Bits of a sample, 32f for float
     #[arg(long, value_enum)]
     depth: Option<Depth>,
@@ -121,20 +124,20 @@ impl Args {
         write_whole(path, |writer| writer.write_all(&bytes).map_err(|e| Error::io("write", path, e)))
     }
 
-    /// Refuses a --save-state that could not be written, or that would take the output's place.
-    fn check_save(&self, output: &Path) -> Result<()> {
-        let Some(path) = &self.save_state else { return Ok(()) };
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
-            let got = folder.display().to_string();
-            return Err(Error::input("--save-state", "a file in a folder that is there", got));
-        }
-        if path == output {
-            return Err(Error::input(
-                "--save-state",
-                "another file than the output",
-                path.display().to_string(),
-            ));
+    /// Refuses a --save-state or a --picture that could not be written, or that would take another output's place.
+    fn check_beside(&self, output: &Path) -> Result<()> {
+        let mut taken = vec![output];
+        for (name, path) in [("--save-state", &self.save_state), ("--picture", &self.picture)] {
+            let Some(path) = path else { continue };
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+                let got = folder.display().to_string();
+                return Err(Error::input(name, "a file in a folder that is there", got));
+            }
+            if taken.contains(&path.as_path()) {
+                return Err(Error::input(name, "another file than the output", path.display().to_string()));
+            }
+            taken.push(path);
         }
         Ok(())
     }

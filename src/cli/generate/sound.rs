@@ -12,8 +12,9 @@ use std::time::Instant;
 
 use super::{Args, closed, pipe};
 use crate::audio::mu_law::decode;
-use crate::audio::{SampleRate, WavDepth, WavStream, could_be_folder, write_whole};
+use crate::audio::{SampleRate, WavDepth, WavStream, could_be_folder, read_path, write_whole};
 use crate::cli::exit::{Tally, complain};
+use crate::cli::picture::sound_png;
 use crate::cli::tokens::heard;
 use crate::cli::{print, stop};
 use crate::engine::{Generator, Spot};
@@ -22,6 +23,8 @@ use crate::{Error, Result};
 
 /// The most sounds side by side, and the most samples that wait for their files.
 const STREAMS: usize = 64;
+/// The most sounds of a picture.
+const DRAWN: usize = 8;
 const ROOM: usize = 1 << 28;
 /// Sounds are written, and Ctrl-C is looked for, so many times a second of sound.
 const LOOKS: usize = 50;
@@ -49,6 +52,9 @@ pub fn run(args: &Args, model: &Model, config: &GeneratorConfig) -> Result<Tally
         run.folder()?
     } else {
         run.one()?
+    }
+    if let Some(path) = &args.picture {
+        run.draw(path, many)?;
     }
     if run.output != pipe() {
         let seconds = (args.count * run.samples) as f64 / f64::from(run.rate.hz());
@@ -89,7 +95,10 @@ impl<'a> Run<'a> {
         if args.count > 1 && output == pipe() {
             return Err(Error::input("standard output", "one sound", args.count.to_string()));
         }
-        args.check_save(output)?;
+        args.check_beside(output)?;
+        if args.picture.is_some() && output == pipe() {
+            return Err(Error::input("--picture", "a sound that goes to a file", "standard output"));
+        }
         if args.save_state.is_some() && (args.count > 1 || to_folder(output)) {
             return Err(Error::input("--save-state", "one sound", "a folder of them"));
         }
@@ -203,6 +212,23 @@ impl<'a> Run<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The first sounds as they lie in their files.
+    fn draw(&self, picture: &Path, many: bool) -> Result<()> {
+        let files: Vec<_> = match many {
+            true => (0..self.args.count.min(DRAWN)).map(|i| self.output.join(self.name(i))).collect(),
+            false => vec![self.output.to_path_buf()],
+        };
+        let sounds = files.iter().map(|file| read_path(file)).collect::<Result<Vec<_>>>()?;
+        let names = files.iter().map(|file| file.file_name().unwrap_or_default().to_string_lossy());
+        let names: Vec<_> = names.collect();
+        let titled: Vec<(&str, &[f32])> = names
+            .iter()
+            .zip(&sounds)
+            .map(|(name, sound)| (&**name, sound.channels()[0].as_slice()))
+            .collect();
+        sound_png(picture, &titled, self.rate.hz())
     }
 
     fn depth(&self) -> WavDepth {

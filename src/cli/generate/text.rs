@@ -35,13 +35,14 @@ pub fn run(args: &Args, model: &Model) -> Result<Tally> {
             ("--seconds", args.seconds.is_some()),
             ("--class", args.class.is_some()),
             ("--depth", args.depth.is_some()),
+            ("--picture", args.picture.is_some()),
         ],
     )?;
     if args.count != 1 {
         return Err(Error::input("--count of texts", "1", args.count.to_string()));
     }
     let vocabulary = model.plan.value(model.plan.output).width;
-    args.check_save(args.output.as_deref().unwrap_or_else(|| pipe()))?;
+    args.check_beside(args.output.as_deref().unwrap_or_else(|| pipe()))?;
     let words = Words::beside(Path::new(&args.model), vocabulary)?;
     let text = match args.prompt.as_ref().map(|text| text.to_str()) {
         None => "",
