@@ -113,7 +113,7 @@ class Net(nn.Module):
 
 class Run:
     """A net on its way through its steps. `example(i)` is (heard, wanted, class, whether it begins). On a GPU a step's thousands of small
-    kernels are one graph: launched one by one they take longer than they run."""
+    kernels are one graph, which the host launches at once."""
 
     def __init__(self, net, args, peak, example):
         self.net, self.args, self.peak, self.example = net, args, peak, example
@@ -187,7 +187,7 @@ class Run:
 
 
 def trained(runs, args):
-    """All runs to their end, side by side: an LSTM's step is too narrow to fill a GPU. Then nets have their moving averages. Seconds a step of all."""
+    """All runs to their end, side by side, on a GPU a stream each. Then nets have their moving averages. Seconds a step of all."""
     on_gpu = args.device != "cpu"
     streams = [torch.cuda.Stream() if on_gpu else None for _ in runs]
     if on_gpu:
