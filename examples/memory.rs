@@ -1,6 +1,6 @@
 //! The papers' tests of memory: a model is trained on sequences of one length and asked at longer ones.
 //!
-//! cargo run --release --example memory -- induction-heads mamba [--steps 20000] [--batch 8] [--length 256] [--longest 1048576] [--seed 1] [--device cuda] [--resume] [--from MODEL] [--trained MODEL]
+//! cargo run --release --example memory -- induction-heads mamba [--steps 20000] [--batch 8] [--length 256] [--longest 1048576] [--rate 2e-3] [--dt-min 1e-3] [--eps 1e-8] [--seed 1] [--device cuda] [--resume] [--from MODEL] [--trained MODEL]
 use cascabel::exec::candle::device;
 use cascabel::model::Model;
 use cascabel::train::recipe::Recipe;
@@ -24,6 +24,12 @@ struct Args {
     longest: usize,
     #[arg(long, default_value_t = 2e-3)]
     rate: f32,
+    /// The least Δ that Mamba's channels begin with
+    #[arg(long, default_value_t = 1e-3)]
+    dt_min: f32,
+    /// AdamW's: gradients below it teach nothing more
+    #[arg(long, default_value_t = 1e-8)]
+    eps: f32,
     #[arg(long, default_value_t = 1)]
     seed: u64,
     #[arg(long, default_value = "cpu")]
@@ -40,15 +46,16 @@ struct Args {
 }
 
 fn main() -> cascabel::Result<()> {
-    let Args { puzzle, mixer, steps, batch, length, longest, rate, seed, device: on, resume, from, trained } =
-        Args::parse();
+    let args = Args::parse();
+    let Args { puzzle, mixer, steps, batch, length, longest, rate, dt_min, eps, seed, .. } = args;
     // As many parameters, to 3%.
     let blocks = if mixer == "s4d" { 4 } else { 2 };
+    let dt_min = if mixer == "mamba" { format!(", dt_min = {dt_min:e}") } else { String::new() };
     let (last, warm_up) = (rate / 2.0, (steps / 2).min(100));
     let recipe = format!(
         "name = '{puzzle}-{mixer}-{length}-{seed}'\nseed = {seed}\nrecall = {{ puzzle = '{puzzle}', length = {length} }}
-        model = {{ kind = 'generator', rate = 8000, vocabulary = 16, tiers = [{{ d_model = 64, blocks = {blocks}, norm = 'rms', mixer = {{ kind = '{mixer}' }} }}] }}
-        optimiser = {{ weight_decay = 0.0, clip = 1.0, ema = 0.99 }}
+        model = {{ kind = 'generator', rate = 8000, vocabulary = 16, tiers = [{{ d_model = 64, blocks = {blocks}, norm = 'rms', mixer = {{ kind = '{mixer}'{dt_min} }} }}] }}
+        optimiser = {{ eps = {eps:e}, weight_decay = 0.0, clip = 1.0, ema = 0.99 }}
         schedule = {{ peak = {rate}, last = {last}, warm_up = {warm_up}, steps = {steps} }}
         run = {{ batch = {batch}, group = 1, valid_every = 500, valid_examples = 256 }}"
     );
@@ -58,12 +65,12 @@ fn main() -> cascabel::Result<()> {
         Event::Recipe { step, was, now } => println!("from step {step} on: {now} (was {was})"),
         _ => {}
     };
-    let model = match trained {
+    let model = match args.trained {
         Some(path) => Some(Model::load(path)?),
         None => {
-            let from = from.map(Model::load).transpose()?;
-            let options = RunOptions::new("target/memory".into(), device(&on)?, &mut tell);
-            train(&recipe, &mut RunOptions { resume, from, ..options })?
+            let from = args.from.map(Model::load).transpose()?;
+            let options = RunOptions::new("target/memory".into(), device(&args.device)?, &mut tell);
+            train(&recipe, &mut RunOptions { resume: args.resume, from, ..options })?
         }
     };
     let (Some(model), Some(spec)) = (model, recipe.recall) else { unreachable!("alone, of a puzzle") };

@@ -131,7 +131,7 @@ fn block(b: &mut PlanBuilder, name: &str, x: View, complex: bool, selective: boo
             &format!("{name}.dt"),
             dt,
             2 * d,
-            Some(Init::DtBias),
+            Some(Init::DtBias(1e-3, 1e-1)),
             Init::Uniform(0.7),
             Act::Softplus,
         )?;

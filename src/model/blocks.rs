@@ -49,7 +49,7 @@ pub fn language_block(
 
 /// The Mamba mixer, without norm and residual.
 pub fn mamba(b: &mut PlanBuilder, prefix: &str, u: View, config: &MambaConfig) -> Result<View> {
-    let MambaConfig { d_state, d_conv, expand, complex, dt_rank } = *config;
+    let MambaConfig { d_state, d_conv, expand, complex, dt_rank, dt_min, dt_max } = *config;
     let (d_inner, dt_rank) = (expand * u.width, dt_rank.unwrap_or(u.width.div_ceil(16)));
     let per_row = if complex { 2 * d_state } else { d_state };
     let name = |part: &str| format!("{prefix}.{part}");
@@ -60,7 +60,8 @@ pub fn mamba(b: &mut PlanBuilder, prefix: &str, u: View, config: &MambaConfig) -
     let dbc = b.linear(&name("x_proj"), x, dt_rank + 2 * per_row, false, Act::None)?;
     let dt = b.columns(dbc, 0, dt_rank)?;
     let weight = Init::Uniform((dt_rank as f32).sqrt().recip());
-    let delta = b.linear_with(&name("dt_proj"), dt, d_inner, Some(Init::DtBias), weight, Act::Softplus)?;
+    let bias = Some(Init::DtBias(dt_min, dt_max));
+    let delta = b.linear_with(&name("dt_proj"), dt, d_inner, bias, weight, Act::Softplus)?;
     let (in_b, in_c) = (b.columns(dbc, dt_rank, per_row)?, b.columns(dbc, dt_rank + per_row, per_row)?);
     let y = b.selective_scan(&name(""), [x, delta, in_b, in_c], d_state, complex)?;
     let y = b.gate(&name("gate"), y, z, Act::Silu)?;
@@ -100,7 +101,7 @@ fn residual(b: &mut PlanBuilder, prefix: &str, x: View, y: View, dropout: f32) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::Plan;
+    use crate::plan::{Plan, Weights};
 
     fn shapes(build: impl Fn(&mut PlanBuilder, View) -> Result<View>) -> Plan {
         let mut b = PlanBuilder::new();
@@ -126,6 +127,20 @@ mod tests {
         ];
         let got: Vec<_> = plan.params.iter().map(|p| (p.name.as_str(), p.shape.as_slice())).collect();
         assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn channels_begin_with_the_steps_that_are_asked_for() {
+        for (dt_min, dt_max) in [(1e-3, 1e-1), (1e-7, 1e-2)] {
+            let config = MambaConfig { dt_min, dt_max, expand: 64, ..MambaConfig::default() };
+            let plan = shapes(|b, x| mamba(b, "m", x, &config));
+            let weights = Weights::random(&plan, 1);
+            let bias = weights.get(plan.find_param("m.dt_proj.bias").unwrap());
+            let dt: Vec<f32> = bias.iter().map(|bias| bias.exp().ln_1p()).collect();
+            let (least, most) = dt.iter().fold((f32::MAX, 0f32), |(a, b), dt| (a.min(*dt), b.max(*dt)));
+            assert!(0.99 * dt_min <= least && least < 2.0 * dt_min, "{least}");
+            assert!(0.5 * dt_max < most && most <= 1.01 * dt_max, "{most}");
+        }
     }
 
     #[test]

@@ -200,6 +200,13 @@ pub struct MambaConfig {
     /// Rank of Δ's projection; `⌈d_model/16⌉` without it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dt_rank: Option<usize>,
+    /// The least Δ, in rows, that a channel begins with; they are log-uniform up to `dt_max` (Gu & Dao 2023, §3.6). What a state has is kept for
+    /// some 1/(Δ|A|) rows.
+    #[serde(skip_serializing_if = "is_dt_min")]
+    pub dt_min: f32,
+    /// The greatest.
+    #[serde(skip_serializing_if = "is_dt_max")]
+    pub dt_max: f32,
 }
 
 /// An S4D mixer.
@@ -218,8 +225,27 @@ pub struct S4dConfig {
 
 impl Default for MambaConfig {
     fn default() -> Self {
-        Self { d_state: 16, d_conv: 4, expand: 2, complex: false, dt_rank: None }
+        Self {
+            d_state: 16,
+            d_conv: 4,
+            expand: 2,
+            complex: false,
+            dt_rank: None,
+            dt_min: DT_MIN,
+            dt_max: DT_MAX,
+        }
     }
+}
+
+const DT_MIN: f32 = 1e-3;
+const DT_MAX: f32 = 1e-1;
+
+fn is_dt_min(dt: &f32) -> bool {
+    *dt == DT_MIN
+}
+
+fn is_dt_max(dt: &f32) -> bool {
+    *dt == DT_MAX
 }
 
 impl Default for S4dConfig {
@@ -389,7 +415,13 @@ impl MambaConfig {
         within(&format!("{name}.d_state"), self.d_state, 1, 1024)?;
         within(&format!("{name}.d_conv"), self.d_conv, 1, 64)?;
         within(&format!("{name}.expand"), self.expand, 1, 16)?;
-        within(&format!("{name}.dt_rank"), self.dt_rank.unwrap_or(1), 1, 8192)
+        within(&format!("{name}.dt_rank"), self.dt_rank.unwrap_or(1), 1, 8192)?;
+        // Far below, Δ's inverse softplus would leave f32's exponentials.
+        if 1e-12 <= self.dt_min && self.dt_min <= self.dt_max && self.dt_max <= 10.0 {
+            return Ok(());
+        }
+        let expected = "1e-12 to dt_max, which is at most 10";
+        Err(bad(&format!("{name}.dt_min"), expected, format!("{} and {}", self.dt_min, self.dt_max)))
     }
 }
 
@@ -474,6 +506,19 @@ mod tests {
     fn the_wrong_field_is_named_with_what_was_expected() {
         let mamba = Mixer::Mamba(MambaConfig::default());
         type Spoil = fn(&mut TierConfig);
+        let begun = |dt_min, dt_max| Mixer::Mamba(MambaConfig { dt_min, dt_max, ..MambaConfig::default() });
+        let dt = "tiers[1].mixer.dt_min: expected 1e-12 to dt_max, which is at most 10, got";
+        let of_dt = [
+            (0.0, 0.1, "0 and 0.1"),
+            (0.2, 0.1, "0.2 and 0.1"),
+            (f32::NAN, 0.1, "NaN and 0.1"),
+            (0.1, 11.0, "0.1 and 11"),
+        ];
+        for (dt_min, dt_max, got) in of_dt {
+            let message =
+                generator(vec![tier(8, 1, mamba), tier(8, 4, begun(dt_min, dt_max))]).plan().unwrap_err();
+            assert!(message.to_string().contains(&format!("{dt} {got}")), "{message}");
+        }
         let cases: [(Spoil, &str); 6] = [
             (|t| t.d_model = 0, "tiers[1].d_model: expected 1 to 8192, got 0"),
             (|t| t.pool = 0, "tiers[1].pool: expected 1 to 4096, got 0"),

@@ -267,6 +267,7 @@ fn transformers(c: Transformers) -> Result<LanguageConfig> {
         expand: c.expand,
         complex: false,
         dt_rank: rank(Some(c.time_step_rank), c.hidden_size)?,
+        ..MambaConfig::default()
     };
     Ok(LanguageConfig {
         vocabulary: c.vocab_size,
@@ -292,6 +293,7 @@ fn original(c: Original) -> Result<LanguageConfig> {
         expand: c.ssm_cfg.expand.unwrap_or(default.expand),
         complex: false,
         dt_rank: rank(c.ssm_cfg.dt_rank, c.d_model)?,
+        ..default
     };
     let multiple = c.pad_vocab_size_multiple.max(1);
     let Some(vocabulary) = c.vocab_size.checked_next_multiple_of(multiple) else {

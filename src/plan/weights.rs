@@ -21,8 +21,8 @@ pub enum Init {
     ALogRamp,
     /// `π n` along the last axis (S4D-Lin).
     PiRamp,
-    /// `softplus⁻¹(Δ)`, Δ log-uniform in [1e-3, 1e-1] and at least 1e-4.
-    DtBias,
+    /// `softplus⁻¹(Δ)`, Δ log-uniform between these two.
+    DtBias(f32, f32),
     /// These values.
     Values(Arc<[f32]>),
 }
@@ -39,8 +39,8 @@ impl Init {
                 Self::LogUniform(lo, hi) => log_uniform(draws.uniform(), f64::from(*lo), f64::from(*hi)).ln(),
                 Self::ALogRamp => ((1 + i % last) as f64).ln(),
                 Self::PiRamp => std::f64::consts::PI * (i % last) as f64,
-                Self::DtBias => {
-                    let dt = log_uniform(draws.uniform(), 1e-3, 1e-1).max(1e-4);
+                Self::DtBias(lo, hi) => {
+                    let dt = log_uniform(draws.uniform(), f64::from(*lo), f64::from(*hi));
                     dt + (-(-dt).exp_m1()).ln()
                 }
                 Self::Values(values) => f64::from(values.get(i).copied().unwrap_or(0.0)),
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn dt_bias_is_inverse_softplus_of_a_step_in_range() {
-        let bias = Init::DtBias.fill(&[4096], &mut Draws::new(1, 2));
+        let bias = Init::DtBias(1e-3, 1e-1).fill(&[4096], &mut Draws::new(1, 2));
         let dt: Vec<f64> = bias.iter().map(|b| f64::from(*b).exp().ln_1p()).collect();
         assert!(dt.iter().all(|dt| (0.99e-3..=1.01e-1).contains(dt)));
         let mean_log = dt.iter().map(|d| d.ln()).sum::<f64>() / 4096.0;

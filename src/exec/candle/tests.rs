@@ -36,7 +36,7 @@ fn mamba(b: &mut PlanBuilder, name: &str, x: View, n: usize, complex: bool) -> R
         &format!("{name}.dt_proj"),
         dt,
         d,
-        Some(Init::DtBias),
+        Some(Init::DtBias(1e-3, 1e-1)),
         Init::Uniform(1.0),
         Act::Softplus,
     )?;
