@@ -5,6 +5,7 @@
 //! assert_eq!(model.config.kind(), "filter");
 //! let digits = cascabel::engine::bundled::open("digits")?;
 //! assert_eq!(digits.config.kind(), "generator");
+//! assert_eq!(cascabel::engine::bundled::names().collect::<Vec<_>>(), ["denoise", "digits", "music"]);
 //! # Ok::<(), cascabel::Error>(())
 //! ```
 
@@ -15,9 +16,10 @@ use crate::{Error, Result};
 pub const DEFAULT: &str = "denoise";
 
 /// Every bundled model: its name and its file.
-const FILES: [(&str, &[u8]); 2] = [
+const FILES: [(&str, &[u8]); 3] = [
     (DEFAULT, include_bytes!("../../models/denoise.safetensors")),
     ("digits", include_bytes!("../../models/digits.safetensors")),
+    ("music", include_bytes!("../../models/music.safetensors")),
 ];
 
 /// The names of the bundled models.

@@ -339,6 +339,8 @@ mod tests {
         let digits = digits?;
         assert_eq!(digits.model, digits_last?.model);
         assert_eq!(digits.model, bundled::open("digits")?.config);
+        let music = Recipe::parse(include_str!("../../models/music.toml"), "music.toml")?;
+        assert_eq!(music.model, bundled::open("music")?.config);
         let long = Recipe::parse(include_str!("../../models/denoise-long.toml"), "denoise-long.toml")?;
         let first = Recipe::parse(BUNDLED, "denoise.toml")?;
         assert_eq!(first.model, bundled::open("denoise")?.config);

@@ -101,7 +101,10 @@ fn lines_that_make_no_sense() {
         ("process in.wav -o o.wav --mix NaN", &["mix: expected a share of 0 to 1, got NaN"]),
         ("process in.wav -o o.wav --mix much", &["invalid value 'much'"]),
         ("process in.wav -o o.wav --depth 8", &["invalid value '8'"]),
-        ("process in.wav -o o.wav --model none", &["model none: expected denoise, digits or a model file"]),
+        (
+            "process in.wav -o o.wav --model none",
+            &["model none: expected denoise, digits, music or a model file"],
+        ),
         ("eval . --reference absent", &["cannot list absent"]),
         ("completions tcl", &["invalid value 'tcl'"]),
     ] {

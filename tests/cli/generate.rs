@@ -141,6 +141,36 @@ fn the_bundled_digits_are_heard_and_known_as_what_they_are() {
 }
 
 #[test]
+fn the_bundled_music_goes_on_from_what_it_heard() {
+    let folder = Folder::new();
+    let line = "generate --model music --seconds 0.2 --seed 1";
+    folder.tone("tone.wav", 16_000, 1, 3_200);
+    std::fs::create_dir(folder.path("made")).unwrap();
+    folder.run(&format!("{line} -o made/first.wav")).ok();
+    folder.run(&format!("{line} --prompt tone.wav -o made/second.wav")).ok();
+    // What was heard comes first.
+    for (name, heard) in [("made/first.wav", 0), ("made/second.wav", 3_200)] {
+        let sound = folder.sound(name);
+        assert_eq!((sound.rate().hz(), sound.frames()), (16_000, heard + 3_200));
+        let power = sound.channels()[0][heard..].iter().map(|x| f64::from(x * x)).sum::<f64>() / 3_200.0;
+        assert!(10.0 * power.log10() > -50.0, "{name}: {power}");
+    }
+    assert!(
+        folder.sound("made/first.wav").channels()[0]
+            != folder.sound("made/second.wav").channels()[0][3_200..]
+    );
+    // What it makes costs the model less than an even draw of 256 tokens would.
+    let text = folder.run("eval --model music made --json").ok().text();
+    let scores: serde_json::Value = serde_json::from_str(&text).unwrap();
+    for file in scores["files"].as_array().unwrap() {
+        assert!(file["bits_per_sample"].as_f64().unwrap() < 7.0, "{scores}");
+    }
+    folder
+        .run("generate --model music --class zero -o zero.wav")
+        .refused(2, &["--class", "this model has none"]);
+}
+
+#[test]
 fn it_goes_on_from_a_prompt_and_from_a_state() {
     let folder = Folder::new();
     generator(&folder, "g.safetensors");

@@ -26,7 +26,7 @@ pub struct Args {
     /// The file to write, a folder (made if it ends in / or --count is above 1), or - for standard output, where text goes without it
     #[arg(short, long, value_name = "OUT")]
     output: Option<PathBuf>,
-    /// The name of a bundled model (digits), or a model file; a language model's tokenizer.json lies beside it
+    /// The name of a bundled model (digits, music), or a model file; a language model's tokenizer.json lies beside it
     #[arg(long, value_name = "NAME|PATH")]
     model: String,
     /// The class to make, of those the model knows; without it each sound is of the next class
