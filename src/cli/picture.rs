@@ -271,7 +271,11 @@ fn axes(chart: &mut Chart<'_, '_>, x: &str, y: &str, grid: bool) -> Result<()> {
 
 /// A short form: no trailing zeros, powers of ten where they help.
 fn number(x: &f64) -> String {
-    if *x != 0.0 && !(1e-3..1e6).contains(&x.abs()) {
+    // Ticks are sums of steps: what rounding leaves of zero is zero.
+    if x.abs() < 1e-12 {
+        return "0".into();
+    }
+    if !(1e-3..1e6).contains(&x.abs()) {
         return format!("{x:.1e}");
     }
     let text = format!("{x:.4}");
@@ -371,7 +375,7 @@ mod tests {
 
     #[test]
     fn numbers_are_short() {
-        let got = [0.0, 0.5, 2.0, 1e-5, 2e6, 0.0625].map(|x| number(&x));
-        assert_eq!(got, ["0", "0.5", "2", "1.0e-5", "2.0e6", "0.0625"]);
+        let got = [0.0, -5.6e-17, 0.5, 2.0, 1e-5, 2e6, 0.0625].map(|x| number(&x));
+        assert_eq!(got, ["0", "0", "0.5", "2", "1.0e-5", "2.0e6", "0.0625"]);
     }
 }
