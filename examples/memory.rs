@@ -24,10 +24,10 @@ struct Args {
     longest: usize,
     #[arg(long, default_value_t = 2e-3)]
     rate: f32,
-    /// The least Δ that Mamba's channels begin with
+    /// The least Δ that Mamba's channels begin with; s4d has none
     #[arg(long, default_value_t = 1e-3)]
     dt_min: f32,
-    /// AdamW's: gradients below it teach nothing more
+    /// AdamW's ε; gradients well below it change little
     #[arg(long, default_value_t = 1e-8)]
     eps: f32,
     #[arg(long, default_value_t = 1)]

@@ -201,7 +201,7 @@ pub struct MambaConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dt_rank: Option<usize>,
     /// The least Δ, in rows, that a channel begins with; they are log-uniform up to `dt_max` (Gu & Dao 2023, §3.6). What a state has is kept for
-    /// some 1/(Δ|A|) rows.
+    /// some 1/(Δ|A|) rows. Unlike mamba-ssm's, it has no floor of 1e-4 (`dt_init_floor`).
     #[serde(skip_serializing_if = "is_dt_min")]
     pub dt_min: f32,
     /// The greatest.
@@ -416,12 +416,11 @@ impl MambaConfig {
         within(&format!("{name}.d_conv"), self.d_conv, 1, 64)?;
         within(&format!("{name}.expand"), self.expand, 1, 16)?;
         within(&format!("{name}.dt_rank"), self.dt_rank.unwrap_or(1), 1, 8192)?;
-        // Far below, Δ's inverse softplus would leave f32's exponentials.
         if 1e-12 <= self.dt_min && self.dt_min <= self.dt_max && self.dt_max <= 10.0 {
             return Ok(());
         }
-        let expected = "1e-12 to dt_max, which is at most 10";
-        Err(bad(&format!("{name}.dt_min"), expected, format!("{} and {}", self.dt_min, self.dt_max)))
+        let got = format!("{} and {}", self.dt_min, self.dt_max);
+        Err(bad(&format!("{name}.dt_min and dt_max"), "1e-12 ≤ dt_min ≤ dt_max ≤ 10", got))
     }
 }
 
@@ -503,16 +502,26 @@ mod tests {
     }
 
     #[test]
+    fn steps_that_channels_begin_with_are_written_where_they_are_not_the_usual() {
+        let usual = serde_json::to_string(&MambaConfig::default()).unwrap();
+        assert!(!usual.contains("dt_m"), "{usual}");
+        let other = MambaConfig { dt_min: 1e-6, dt_max: 0.2, ..MambaConfig::default() };
+        let text = serde_json::to_string(&other).unwrap();
+        assert_eq!(serde_json::from_str::<MambaConfig>(&text).unwrap(), other);
+    }
+
+    #[test]
     fn the_wrong_field_is_named_with_what_was_expected() {
         let mamba = Mixer::Mamba(MambaConfig::default());
         type Spoil = fn(&mut TierConfig);
         let begun = |dt_min, dt_max| Mixer::Mamba(MambaConfig { dt_min, dt_max, ..MambaConfig::default() });
-        let dt = "tiers[1].mixer.dt_min: expected 1e-12 to dt_max, which is at most 10, got";
+        let dt = "tiers[1].mixer.dt_min and dt_max: expected 1e-12 ≤ dt_min ≤ dt_max ≤ 10, got";
         let of_dt = [
             (0.0, 0.1, "0 and 0.1"),
             (0.2, 0.1, "0.2 and 0.1"),
             (f32::NAN, 0.1, "NaN and 0.1"),
             (0.1, 11.0, "0.1 and 11"),
+            (0.1, f32::NAN, "0.1 and NaN"),
         ];
         for (dt_min, dt_max, got) in of_dt {
             let message =
