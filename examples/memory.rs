@@ -1,6 +1,6 @@
 //! The papers' tests of memory: a model is trained on sequences of one length and asked at longer ones.
 //!
-//! cargo run --release --example memory -- induction-heads mamba [--steps 20000] [--batch 8] [--length 256] [--longest 1048576] [--rate 2e-3] [--dt-min 1e-3] [--eps 1e-8] [--seed 1] [--device cuda] [--resume] [--from MODEL] [--trained MODEL]
+//! cargo run --release --example memory -- induction-heads mamba [--steps 20000] [--batch 8] [--length 256] [--longest 1048576] [--rate 2e-3] [--dt-min 1e-3] [--eps 1e-8] [--seed 1] [--sequences 128] [--device cuda] [--resume] [--from MODEL] [--trained MODEL]
 use cascabel::exec::candle::device;
 use cascabel::model::Model;
 use cascabel::train::recipe::Recipe;
@@ -30,6 +30,9 @@ struct Args {
     /// AdamW's ε; gradients well below it change little
     #[arg(long, default_value_t = 1e-8)]
     eps: f32,
+    /// Sequences of each length that the trained model is asked
+    #[arg(long, default_value_t = 128)]
+    sequences: usize,
     #[arg(long, default_value_t = 1)]
     seed: u64,
     #[arg(long, default_value = "cpu")]
@@ -77,13 +80,7 @@ fn main() -> cascabel::Result<()> {
     for length in
         std::iter::successors(Some(length), |length| Some(2 * length)).take_while(|length| *length <= longest)
     {
-        let share = right(
-            &model.plan,
-            &model.weights,
-            RecallSpec { length, ..spec },
-            if length > 1 << 16 { 16 } else { 128 },
-            2,
-        )?;
+        let share = right(&model.plan, &model.weights, RecallSpec { length, ..spec }, args.sequences, 2)?;
         println!("length {length}: {:.2}% right", 100.0 * share);
     }
     Ok(())
