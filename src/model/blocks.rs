@@ -13,7 +13,8 @@
 //!
 //! Tensor names are the field's: `{prefix}.norm.weight`, `{prefix}.mixer.A_log`, `{prefix}.ff.in_proj.weight`, ….
 
-use super::config::{MambaConfig, Mixer, S4dConfig, TierConfig};
+use super::config::TierConfig;
+use super::{MambaConfig, Mixer, S4dConfig};
 use crate::Result;
 use crate::plan::{Act, Init, NormKind, PlanBuilder, View};
 

@@ -12,8 +12,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{DrawConfig, filter, generator, language};
-use crate::plan::{Act, NormKind, Plan, Rule};
+use super::{DrawConfig, MambaConfig, Mixer, filter, generator, language};
+use crate::plan::{Act, NormKind, Plan};
 use crate::{Error, Result};
 
 /// The most parameters of one model: four thousand million.
@@ -175,85 +175,6 @@ pub struct TierConfig {
     pub dropout: f32,
 }
 
-/// What mixes rows over time.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
-pub enum Mixer {
-    /// The selective state-space block.
-    Mamba(MambaConfig),
-    /// The time-invariant diagonal one.
-    S4d(S4dConfig),
-}
-
-/// A Mamba mixer.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct MambaConfig {
-    /// States a channel (complex: conjugate pairs).
-    pub d_state: usize,
-    /// Taps of the convolution.
-    pub d_conv: usize,
-    /// `d_inner / d_model`.
-    pub expand: usize,
-    /// Whether A is complex.
-    pub complex: bool,
-    /// Rank of Δ's projection; `⌈d_model/16⌉` without it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub dt_rank: Option<usize>,
-    /// The least Δ, in rows, that a channel begins with; they are log-uniform up to `dt_max` (Gu & Dao 2023, §3.6). What a state has is kept for
-    /// some 1/(Δ|A|) rows. Unlike mamba-ssm's, it has no floor of 1e-4 (`dt_init_floor`).
-    #[serde(skip_serializing_if = "is_dt_min")]
-    pub dt_min: f32,
-    /// The greatest.
-    #[serde(skip_serializing_if = "is_dt_max")]
-    pub dt_max: f32,
-}
-
-/// An S4D mixer.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct S4dConfig {
-    /// States a channel (complex: conjugate pairs).
-    pub d_state: usize,
-    /// Whether A is complex.
-    pub complex: bool,
-    /// The discretisation.
-    pub rule: Rule,
-    /// Whether the output projection is gated.
-    pub glu: bool,
-}
-
-impl Default for MambaConfig {
-    fn default() -> Self {
-        Self {
-            d_state: 16,
-            d_conv: 4,
-            expand: 2,
-            complex: false,
-            dt_rank: None,
-            dt_min: DT_MIN,
-            dt_max: DT_MAX,
-        }
-    }
-}
-
-const DT_MIN: f32 = 1e-3;
-const DT_MAX: f32 = 1e-1;
-
-fn is_dt_min(dt: &f32) -> bool {
-    *dt == DT_MIN
-}
-
-fn is_dt_max(dt: &f32) -> bool {
-    *dt == DT_MAX
-}
-
-impl Default for S4dConfig {
-    fn default() -> Self {
-        Self { d_state: 32, complex: true, rule: Rule::Zoh, glu: true }
-    }
-}
-
 fn one() -> usize {
     1
 }
@@ -403,24 +324,7 @@ impl TierConfig {
         {
             return Err(bad(&field("feed_forward"), "above 0 and at most 16", expand));
         }
-        match &self.mixer {
-            Mixer::Mamba(m) => m.validate(&field("mixer")),
-            Mixer::S4d(s) => within(&field("mixer.d_state"), s.d_state, 1, 1024),
-        }
-    }
-}
-
-impl MambaConfig {
-    fn validate(&self, name: &str) -> Result<()> {
-        within(&format!("{name}.d_state"), self.d_state, 1, 1024)?;
-        within(&format!("{name}.d_conv"), self.d_conv, 1, 64)?;
-        within(&format!("{name}.expand"), self.expand, 1, 16)?;
-        within(&format!("{name}.dt_rank"), self.dt_rank.unwrap_or(1), 1, 8192)?;
-        if 1e-12 <= self.dt_min && self.dt_min <= self.dt_max && self.dt_max <= 10.0 {
-            return Ok(());
-        }
-        let got = format!("{} and {}", self.dt_min, self.dt_max);
-        Err(bad(&format!("{name}.dt_min and dt_max"), "1e-12 ≤ dt_min ≤ dt_max ≤ 10", got))
+        self.mixer.validate(&field("mixer"))
     }
 }
 
@@ -445,7 +349,7 @@ fn check_rate(rate: u32) -> Result<()> {
     within("rate", rate as usize, 1000, 768_000)
 }
 
-fn within(field: &str, got: usize, low: usize, high: usize) -> Result<()> {
+pub(super) fn within(field: &str, got: usize, low: usize, high: usize) -> Result<()> {
     if (low..=high).contains(&got) { Ok(()) } else { Err(bad(field, format!("{low} to {high}"), got)) }
 }
 
@@ -461,6 +365,7 @@ pub(super) fn bad(field: &str, expected: impl Into<String>, got: impl ToString) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::S4dConfig;
 
     fn tier(d_model: usize, pool: usize, mixer: Mixer) -> TierConfig {
         TierConfig {
@@ -502,32 +407,9 @@ mod tests {
     }
 
     #[test]
-    fn steps_that_channels_begin_with_are_written_where_they_are_not_the_usual() {
-        let usual = serde_json::to_string(&MambaConfig::default()).unwrap();
-        assert!(!usual.contains("dt_m"), "{usual}");
-        let other = MambaConfig { dt_min: 1e-6, dt_max: 0.2, ..MambaConfig::default() };
-        let text = serde_json::to_string(&other).unwrap();
-        assert_eq!(serde_json::from_str::<MambaConfig>(&text).unwrap(), other);
-    }
-
-    #[test]
     fn the_wrong_field_is_named_with_what_was_expected() {
         let mamba = Mixer::Mamba(MambaConfig::default());
         type Spoil = fn(&mut TierConfig);
-        let begun = |dt_min, dt_max| Mixer::Mamba(MambaConfig { dt_min, dt_max, ..MambaConfig::default() });
-        let dt = "tiers[1].mixer.dt_min and dt_max: expected 1e-12 ≤ dt_min ≤ dt_max ≤ 10, got";
-        let of_dt = [
-            (0.0, 0.1, "0 and 0.1"),
-            (0.2, 0.1, "0.2 and 0.1"),
-            (f32::NAN, 0.1, "NaN and 0.1"),
-            (0.1, 11.0, "0.1 and 11"),
-            (0.1, f32::NAN, "0.1 and NaN"),
-        ];
-        for (dt_min, dt_max, got) in of_dt {
-            let message =
-                generator(vec![tier(8, 1, mamba), tier(8, 4, begun(dt_min, dt_max))]).plan().unwrap_err();
-            assert!(message.to_string().contains(&format!("{dt} {got}")), "{message}");
-        }
         let cases: [(Spoil, &str); 6] = [
             (|t| t.d_model = 0, "tiers[1].d_model: expected 1 to 8192, got 0"),
             (|t| t.pool = 0, "tiers[1].pool: expected 1 to 4096, got 0"),

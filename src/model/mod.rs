@@ -8,7 +8,7 @@
 //!   .safetensors ◄──► Model { config, plan, weights, card, settled state } ◄── import (Mamba checkpoints)
 //! ```
 //!
-//! [`config`] says what a model is, [`blocks`] and [`backbone`] build its residual blocks and tiers, [`filter`], [`generator`]
+//! [`config`] says what a model is and [`mixer`] what mixes its rows, [`blocks`] and [`backbone`] build its residual blocks and tiers, [`filter`], [`generator`]
 //! and [`language`] put input and output around them, [`file`](mod@file) reads and writes the model file, [`mod@import`] reads published checkpoints.
 //!
 //! ```
@@ -33,6 +33,7 @@ pub mod filter;
 pub mod generator;
 pub mod import;
 pub mod language;
+pub mod mixer;
 #[cfg(not(feature = "train"))]
 #[path = "no_pickle.rs"]
 mod pickle;
@@ -42,9 +43,8 @@ mod tensors;
 #[cfg(test)]
 mod tests;
 
-pub use config::{
-    Config, FilterConfig, GeneratorConfig, LanguageConfig, MambaConfig, Mask, Mixer, S4dConfig, TierConfig,
-};
+pub use config::{Config, FilterConfig, GeneratorConfig, LanguageConfig, Mask, TierConfig};
 pub use draw::DrawConfig;
 pub use file::{Card, FORMAT_VERSION, Model};
 pub use import::import;
+pub use mixer::{MambaConfig, Mixer, S4dConfig};
