@@ -24,6 +24,7 @@
 //! ```
 
 mod atomic;
+mod converter;
 mod decode;
 pub mod mu_law;
 mod read;
@@ -34,7 +35,9 @@ mod units;
 mod write;
 
 pub use atomic::{could_be_folder, write_whole};
+pub use converter::Converter;
 pub use read::{read_bytes, read_middle, read_path, read_stream};
+pub(crate) use resample::gcd;
 pub use resample::{resample, resample_delay, resample_to_length};
 pub use sound::Sound;
 pub use units::SampleRate;

@@ -62,7 +62,7 @@ fn block_sizes(from: SampleRate, to: SampleRate) -> (usize, usize) {
 }
 
 /// Euclid's greatest common divisor.
-fn gcd(a: usize, b: usize) -> usize {
+pub(crate) fn gcd(a: usize, b: usize) -> usize {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 

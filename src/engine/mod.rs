@@ -34,6 +34,7 @@
 
 pub mod bundled;
 pub mod generator;
+pub mod live;
 pub mod process;
 
 pub use generator::{Generator, GeneratorOptions, Spot};

@@ -1,0 +1,239 @@
+//! The way from a device's frames through a filter back to a device's frames.
+//!
+//! ```text
+//!            ┌─► dry:  Converter, rate in → out, T late ──────────────────────────────┐
+//! frames in ─┤                                                                        ├─► (dry, wet), frame for frame
+//!            └─► Converter, in → model's ─► advance ─► Converter, model's → out, T late ┘
+//!
+//! T = ⌈half_in + (half_out + 1) / r + ℓ / r⌉ + margin     frames of the rate out; r: frames of the model in one of them
+//! ```
+//!
+//! T is the latency: frame j out answers the sound that was heard T frames before it. half are the frames a converter has to see beforehand, ℓ
+//! is the model's own latency, and the margin is what callbacks of the device need so that nothing is missing when it is asked for. At the
+//! model's own rate nothing is converted, and T = ℓ + margin.
+
+use crate::audio::{Converter, SampleRate, gcd};
+use crate::engine::open;
+use crate::exec::cpu::Cpu;
+use crate::exec::{Executor, Feed, Limits, Rows};
+use crate::model::{Config, Model};
+use crate::{Error, Result};
+
+/// Frames that are taken at once; more are cut.
+pub(super) const BLOCK: usize = 256;
+
+/// What a chain stands between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ends {
+    /// The rate that frames come in at.
+    pub rate_in: SampleRate,
+    /// The rate that frames are wanted at.
+    pub rate_out: SampleRate,
+    /// Channels of a frame that comes in.
+    pub channels_in: usize,
+    /// Channels of a frame that goes out. As many as come in: each is filtered by itself; else the mean of those that come in
+    /// is filtered and goes to all.
+    pub channels_out: usize,
+    /// Whether the two run by clocks of their own, so that one has to be followed.
+    pub two_clocks: bool,
+    /// Frames of the rate out that are kept in hand.
+    pub margin: usize,
+    /// The most frames that come in before any is asked for; of more, the oldest may be lost.
+    pub burst: usize,
+}
+
+/// The parts of a latency, in frames of the rate out; together, rounded up, they are [`Chain::latency`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Latency {
+    /// Converting to the model's rate.
+    pub to_model: f64,
+    /// The model's own.
+    pub model: f64,
+    /// Converting back.
+    pub from_model: f64,
+    /// Kept in hand for the device's callbacks.
+    pub margin: usize,
+    /// All.
+    pub total: usize,
+}
+
+/// One model between two rates.
+pub struct Chain {
+    cpu: Cpu,
+    ends: Ends,
+    latency: Latency,
+    /// Channels of the model.
+    width: usize,
+    /// Of each channel that is filtered.
+    down: Vec<Converter>,
+    up: Vec<Converter>,
+    dry: Vec<Converter>,
+    feeds: Vec<Feed>,
+    /// One channel, of samples that came in or of the model's.
+    one: Vec<f32>,
+    input: Vec<f32>,
+    output: Vec<f32>,
+}
+
+impl Chain {
+    /// Opens a filter between two ends. All memory is taken here.
+    pub fn open(model: &Model, ends: Ends) -> Result<Self> {
+        let Config::Filter(config) = &model.config else {
+            return Err(Error::input("model", "a filter (sound to sound)", model.config.kind()));
+        };
+        let (rate, width) = (SampleRate::new(config.rate)?, config.channels);
+        let channels = if ends.channels_in == ends.channels_out { ends.channels_in } else { 1 };
+        if channels == 0 || !channels.is_multiple_of(width) {
+            let expected = format!("a multiple of the model's {width} channels");
+            return Err(Error::input("device", expected, channels.to_string()));
+        }
+        let latency = latency(rate, model.latency(), ends);
+        // A block's rows at the model's rate.
+        let rows = ends.rate_in.frames_at(rate, BLOCK) + 2;
+        let burst = ends.burst.max(BLOCK);
+        let heard = |to, start| {
+            let open = if ends.two_clocks { Converter::drifting } else { Converter::new };
+            (0..channels).map(move |_| open(ends.rate_in, to, start, burst)).collect()
+        };
+        // Output 0 of either lies T frames of the rate out before the beginning, the model's ℓ rows later.
+        let (up_late, up_unit) = parts(rate, ends.rate_out, latency.total);
+        let up_start = model.latency() as i64 * up_unit - up_late;
+        let (dry_late, _) = parts(ends.rate_in, ends.rate_out, latency.total);
+        let streams = channels / width;
+        let cpu = open(model, Limits { max_rows: rows, max_streams: streams })?;
+        Ok(Self {
+            cpu,
+            ends,
+            latency,
+            width,
+            down: heard(rate, 0),
+            up: (0..channels)
+                .map(|_| {
+                    Converter::new(rate, ends.rate_out, up_start, ends.rate_in.frames_at(rate, burst) + rows)
+                })
+                .collect(),
+            dry: heard(ends.rate_out, -dry_late),
+            feeds: (0..streams).map(|stream| Feed { stream, rows: 0 }).collect(),
+            one: vec![0.0; rows.max(BLOCK)],
+            input: vec![0.0; rows * channels],
+            output: vec![0.0; rows * channels],
+        })
+    }
+
+    /// What it stands between.
+    pub fn ends(&self) -> Ends {
+        self.ends
+    }
+
+    /// How late an answer is, in parts.
+    pub fn latency(&self) -> Latency {
+        self.latency
+    }
+
+    /// Channels that are filtered.
+    pub(super) fn channels(&self) -> usize {
+        self.dry.len()
+    }
+
+    /// Takes at most [`BLOCK`] frames, channels side by side. What is no number is silence.
+    pub(super) fn hear(&mut self, frames: &[f32]) {
+        let (inputs, channels) = (self.ends.channels_in, self.channels());
+        for c in 0..channels {
+            let mut count = 0;
+            for (x, frame) in self.one.iter_mut().zip(frames.chunks_exact(inputs)) {
+                let sample = if channels == inputs {
+                    frame.get(c).copied().unwrap_or(0.0)
+                } else {
+                    frame.iter().sum::<f32>() / inputs as f32
+                };
+                *x = if sample.is_finite() { sample } else { 0.0 };
+                count += 1;
+            }
+            let samples = self.one.get(..count).unwrap_or_default();
+            for converter in [self.down.get_mut(c), self.dry.get_mut(c)].into_iter().flatten() {
+                converter.push(samples);
+            }
+        }
+        loop {
+            let rows = self.down.first().map_or(0, Converter::ready).min(self.input.len() / channels);
+            if rows == 0 {
+                break;
+            }
+            self.advance(rows);
+        }
+    }
+
+    /// So many rows of the model's rate through the model.
+    fn advance(&mut self, rows: usize) {
+        let (width, count) = (self.width, rows * self.down.len());
+        self.feeds.iter_mut().for_each(|feed| feed.rows = rows);
+        for (c, down) in self.down.iter_mut().enumerate() {
+            let one = self.one.get_mut(..rows).unwrap_or_default();
+            down.pull(one);
+            let stream = self.input.iter_mut().skip(c / width * rows * width);
+            stream.skip(c % width).step_by(width).zip(one).for_each(|(x, sample)| *x = *sample);
+        }
+        let input = self.input.get(..count).unwrap_or_default();
+        let output = self.output.get_mut(..count).unwrap_or_default();
+        // Feeds and lengths are right by construction; were they not, this would be silence.
+        if self.cpu.advance(&self.feeds, Rows::Samples(input), output).is_err() {
+            output.fill(0.0);
+        }
+        for (c, up) in self.up.iter_mut().enumerate() {
+            let stream = output.iter().skip(c / width * rows * width);
+            let one = self.one.get_mut(..rows).unwrap_or_default();
+            one.iter_mut().zip(stream.skip(c % width).step_by(width)).for_each(|(x, sample)| *x = *sample);
+            up.push(one);
+        }
+    }
+
+    /// Frames out that are ready.
+    pub(super) fn ready(&self) -> usize {
+        let of = |converters: &[Converter]| converters.first().map_or(0, Converter::ready);
+        of(&self.up).min(of(&self.dry))
+    }
+
+    /// Writes the next frames of a channel, which are ready.
+    pub(super) fn say(&mut self, channel: usize, dry: &mut [f32], wet: &mut [f32]) {
+        if let (Some(from_dry), Some(from_up)) = (self.dry.get_mut(channel), self.up.get_mut(channel)) {
+            from_dry.pull(dry);
+            from_up.pull(wet);
+        }
+    }
+
+    /// Leaves out frames; below 0, goes back by so many.
+    pub(super) fn leave_out(&mut self, frames: i64) {
+        self.up.iter_mut().chain(&mut self.dry).for_each(|converter| converter.advance(frames));
+    }
+
+    /// Makes the clock of what comes in so many parts in a million faster than it says.
+    pub(super) fn follow(&mut self, parts: f64) {
+        self.down.iter_mut().chain(&mut self.dry).for_each(|converter| converter.set_drift(parts));
+    }
+
+    /// Frames out between what is asked for next and the last frame heard.
+    pub(super) fn in_hand(&self) -> f64 {
+        let ahead = self.dry.first().map_or(0.0, Converter::ahead);
+        ahead * f64::from(self.ends.rate_out.hz()) / f64::from(self.ends.rate_in.hz())
+            - self.latency.total as f64
+    }
+}
+
+/// So many frames of a rate as frames of another, in parts of 1/L of them; and L.
+fn parts(from: SampleRate, to: SampleRate, frames: usize) -> (i64, i64) {
+    let divisor = gcd(from.hz() as usize, to.hz() as usize) as i64;
+    (frames as i64 * (i64::from(from.hz()) / divisor), i64::from(to.hz()) / divisor)
+}
+
+fn latency(rate: SampleRate, own: usize, ends: Ends) -> Latency {
+    let out = f64::from(ends.rate_out.hz());
+    let at = |frames: usize, rate: SampleRate| frames as f64 * out / f64::from(rate.hz());
+    let down = Converter::lookahead(ends.rate_in, rate, ends.two_clocks);
+    let up = Converter::lookahead(rate, ends.rate_out, false);
+    // Between two rates, up to a row is waited for that the next frame would bring.
+    let (to_model, model) = (at(down, ends.rate_in), at(own, rate));
+    let from_model = if down + up > 0 { at(up + 1, rate) } else { 0.0 };
+    let dry = at(Converter::lookahead(ends.rate_in, ends.rate_out, ends.two_clocks), ends.rate_in);
+    let total = (to_model + model + from_model).max(dry).ceil() as usize + ends.margin;
+    Latency { to_model, model, from_model, margin: ends.margin, total }
+}
