@@ -110,7 +110,9 @@ impl Converter {
     }
 
     /// Makes the input's rate so many parts in a million more than it says, from the next output on.
+    /// Of what is no number, and beyond 1% either way, as much as is credible; equal rates that are passed on follow none.
     pub fn set_drift(&mut self, parts: f64) {
+        let parts = if parts.is_finite() && self.half > 0 { parts.clamp(-1e4, 1e4) } else { 0.0 };
         self.step = self.nominal + (self.nominal as f64 * parts * 1e-6) as i64;
     }
 

@@ -83,7 +83,7 @@ impl Chain {
         };
         let (rate, width) = (SampleRate::new(config.rate)?, config.channels);
         let channels = if ends.channels_in == ends.channels_out { ends.channels_in } else { 1 };
-        if channels == 0 || !channels.is_multiple_of(width) {
+        if ends.channels_in * ends.channels_out == 0 || !channels.is_multiple_of(width) {
             let expected = format!("a multiple of the model's {width} channels");
             return Err(Error::input("device", expected, channels.to_string()));
         }

@@ -36,7 +36,7 @@ enum Command {
     Chain(Box<Chain>),
 }
 
-/// What a session counts, for whoever looks. All are since the beginning, but for the peaks and the load, which begin anew when they are taken.
+/// What a session counts, for whoever looks. All are since the beginning, but for the peaks, which begin anew when they are taken.
 #[derive(Debug, Default)]
 pub struct Counts {
     /// Frames that came in.
@@ -90,6 +90,8 @@ pub struct Session {
     step: f32,
     gap: Gap,
     watch: Watch,
+    /// What the clock of what comes in is faster by, in parts in a million.
+    drift: f64,
     commands: Arc<ArrayQueue<Command>>,
     returned: Arc<ArrayQueue<Box<Chain>>>,
     counts: Arc<Counts>,
@@ -124,8 +126,10 @@ impl Remote {
     /// Goes over to another model, or to the same from its beginning. The chain is made here.
     pub fn swap(&mut self, model: &Model) -> Result<()> {
         let chain = Chain::open(model, self.ends)?;
-        self.latency = chain.latency();
-        self.send(Command::Chain(Box::new(chain)))
+        let latency = chain.latency();
+        self.send(Command::Chain(Box::new(chain)))?;
+        self.latency = latency;
+        Ok(())
     }
 
     /// Frees what the session is done with; to be called now and then.
@@ -178,6 +182,7 @@ impl Session {
             step: (1.0 / (FADE_S * f64::from(rate))) as f32,
             gap: Gap::new(rate, ends.channels_out),
             watch: Watch::new(ends),
+            drift: 0.0,
             commands,
             returned,
             counts,
@@ -208,6 +213,9 @@ impl Session {
         self.obey();
         let channels = self.chain.ends().channels_out;
         let (mut missing, count) = (0, frames.len() / channels);
+        // What is no whole frame is silence.
+        let (frames, rest) = frames.split_at_mut(count * channels);
+        rest.fill(0.0);
         self.keep_pace(count);
         for block in frames.chunks_mut(BLOCK * channels) {
             let wanted = block.len() / channels;
@@ -226,6 +234,7 @@ impl Session {
 
     /// Makes the clock of what comes in so many parts in a million faster than it says.
     pub fn follow(&mut self, parts: f64) {
+        self.drift = parts;
         self.chain.follow(parts);
         if let Some((next, _)) = &mut self.next {
             next.follow(parts);
@@ -259,6 +268,7 @@ impl Session {
         let (ends, latency) = (chain.ends(), chain.latency().total as f64);
         // It has heard nothing yet of the frames that the present one has in hand.
         chain.leave_out(-(self.chain.in_hand().round() as i64));
+        chain.follow(self.drift);
         let listens = latency + PRIME_S * f64::from(ends.rate_out.hz());
         let listens = listens * f64::from(ends.rate_in.hz()) / f64::from(ends.rate_out.hz());
         self.next = Some((chain, listens as usize));

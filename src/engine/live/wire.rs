@@ -44,10 +44,10 @@ pub struct Gauges {
     pub load: Arc<Load>,
 }
 
-/// Puts a session behind a ring that holds four bursts of its ends.
+/// Puts a session behind a ring that holds a burst of its ends. A drift is not followed here yet.
 pub fn wire(session: Session) -> (Capture, Playback, Gauges) {
     let ends = session.ends();
-    let (producer, consumer) = HeapRb::new(4 * ends.burst.max(BLOCK) * ends.channels_in).split();
+    let (producer, consumer) = HeapRb::new(ends.burst.max(BLOCK) * ends.channels_in).split();
     let gauges = Gauges { lost: Arc::default(), load: Arc::default() };
     let capture = Capture { ring: producer, channels: ends.channels_in, lost: gauges.lost.clone() };
     let playback = Playback {
@@ -66,6 +66,7 @@ impl Capture {
     /// Hands frames on, channels side by side.
     #[rtsan_standalone::nonblocking]
     pub fn push(&mut self, frames: &[f32]) {
+        let frames = frames.get(..frames.len() / self.channels * self.channels).unwrap_or_default();
         let room = self.ring.vacant_len() / self.channels * self.channels;
         let (taken, lost) = frames.split_at(room.min(frames.len()));
         self.ring.push_slice(taken);
