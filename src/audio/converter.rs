@@ -50,7 +50,8 @@ const FINE: i64 = 1 << 24;
 /// Partial sums of a product.
 const LANES: usize = 16;
 
-/// One channel's way from a rate to another.
+/// One channel's way from a rate to another. Its clones share the filter.
+#[derive(Clone)]
 pub struct Converter {
     /// [`PHASES`] + 1 rows of 2·half; none where the rates are equal and samples pass as they are.
     table: Arc<[f32]>,

@@ -93,7 +93,7 @@ impl Chain {
         let burst = ends.burst.max(BLOCK);
         let heard = |to, start| {
             let open = if ends.two_clocks { Converter::drifting } else { Converter::new };
-            (0..channels).map(move |_| open(ends.rate_in, to, start, burst)).collect()
+            vec![open(ends.rate_in, to, start, burst); channels]
         };
         // Output 0 of either lies T frames of the rate out before the beginning, the model's ℓ rows later.
         let (up_late, up_unit) = parts(rate, ends.rate_out, latency.total);
@@ -107,11 +107,10 @@ impl Chain {
             latency,
             width,
             down: heard(rate, 0),
-            up: (0..channels)
-                .map(|_| {
-                    Converter::new(rate, ends.rate_out, up_start, ends.rate_in.frames_at(rate, burst) + rows)
-                })
-                .collect(),
+            up: vec![
+                Converter::new(rate, ends.rate_out, up_start, ends.rate_in.frames_at(rate, burst) + rows);
+                channels
+            ],
             dry: heard(ends.rate_out, -dry_late),
             feeds: (0..streams).map(|stream| Feed { stream, rows: 0 }).collect(),
             one: vec![0.0; rows.max(BLOCK)],

@@ -306,7 +306,7 @@ impl Session {
         let count = frames.len() / self.chain.ends().channels_out;
         let target = if self.bypass { 0.0 } else { self.mix };
         let mut mixer = Mixer { wet: self.wet, target, step: self.step, buffers: &mut self.buffers };
-        mixer.mix(&mut self.chain, frames);
+        let wet = mixer.mix(&mut self.chain, frames);
         if let Some((coming, listens)) = &mut self.next
             && coming.ready() >= count
         {
@@ -316,7 +316,7 @@ impl Session {
                 self.fade = faded(frames, other, self.fade, self.step, self.chain.ends().channels_out);
             }
         }
-        (0..count).for_each(|_| self.wet += (target - self.wet).clamp(-self.step, self.step));
+        self.wet = wet;
         if self.fade >= 1.0
             && let Some((coming, _)) = self.next.take()
         {
@@ -336,15 +336,16 @@ struct Mixer<'a> {
 }
 
 impl Mixer<'_> {
-    /// The next frames of a chain, which are ready.
-    fn mix(&mut self, chain: &mut Chain, frames: &mut [f32]) {
+    /// The next frames of a chain, which are ready; and the share of wet at their end.
+    fn mix(&mut self, chain: &mut Chain, frames: &mut [f32]) -> f32 {
         let (outputs, filtered) = (chain.ends().channels_out, chain.channels());
         let count = frames.len() / outputs;
         let [dry, wet] = &mut *self.buffers;
-        let (Some(dry), Some(wet)) = (dry.get_mut(..count), wet.get_mut(..count)) else { return };
+        let (Some(dry), Some(wet)) = (dry.get_mut(..count), wet.get_mut(..count)) else { return self.wet };
+        let mut share = self.wet;
         for c in 0..filtered {
             chain.say(c, dry, wet);
-            let mut share = self.wet;
+            share = self.wet;
             let places = if filtered == outputs { c..c + 1 } else { 0..outputs };
             for (frame, (dry, wet)) in frames.chunks_mut(outputs).zip(dry.iter().zip(wet.iter())) {
                 share += (self.target - share).clamp(-self.step, self.step);
@@ -352,6 +353,7 @@ impl Mixer<'_> {
                 frame.get_mut(places.clone()).unwrap_or_default().fill(y);
             }
         }
+        share
     }
 }
 
