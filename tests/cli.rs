@@ -4,6 +4,8 @@
 mod bad_input;
 #[path = "cli/generate.rs"]
 mod generate;
+#[path = "cli/live.rs"]
+mod live;
 #[path = "cli/process.rs"]
 mod process;
 #[path = "cli/support.rs"]

@@ -9,6 +9,8 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use tempfile::NamedTempFile;
+
 /// Calls `fill` with a writer and gives the result the name `path` when `fill` has succeeded.
 pub fn write_whole<T>(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<T>) -> Result<T> {
     let target = resolve(path)?;
@@ -20,14 +22,54 @@ pub fn write_whole<T>(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<T
         writer.flush().map_err(failed("write"))?;
         return Ok(done);
     }
-    let folder = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut temporary = builder().tempfile_in(folder).map_err(|e| Error::io("create", path, cause(e)))?;
-    let mut writer = BufWriter::new(temporary.as_file_mut());
+    let mut part = Part::of(path, target)?;
+    let mut writer = BufWriter::new(part.file());
     let done = fill(&mut writer)?;
     writer.flush().map_err(failed("write"))?;
     drop(writer);
-    temporary.persist(&target).map_err(|e| Error::io("rename", path, e.error))?;
+    part.finish()?;
     Ok(done)
+}
+
+/// A file that is not whole yet, beside the name that it will have.
+pub(super) struct Part {
+    temporary: NamedTempFile,
+    path: PathBuf,
+    target: PathBuf,
+}
+
+impl Part {
+    /// Begins a file. A name that stands for a device or a pipe is refused.
+    pub(super) fn begin(path: &Path) -> Result<Self> {
+        let target = resolve(path)?;
+        if fs::metadata(&target).is_ok_and(|meta| !meta.is_file()) {
+            return Err(Error::input(
+                path.display().to_string(),
+                "the name of a file to write",
+                "a device or a pipe",
+            ));
+        }
+        Self::of(path, target)
+    }
+
+    fn of(path: &Path, target: PathBuf) -> Result<Self> {
+        let folder = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // The system's own words, where tempfile's would be others.
+        fs::metadata(folder).map_err(|e| Error::io("create", path, e))?;
+        let temporary = builder().tempfile_in(folder).map_err(|e| Error::io("create", path, cause(e)))?;
+        Ok(Self { temporary, path: path.into(), target })
+    }
+
+    /// What is written to.
+    pub(super) fn file(&mut self) -> &mut File {
+        self.temporary.as_file_mut()
+    }
+
+    /// Gives it its name; what stood under it is replaced.
+    pub(super) fn finish(self) -> Result<()> {
+        let renamed = self.temporary.persist(&self.target);
+        renamed.map(|_| ()).map_err(|e| Error::io("rename", self.path, e.error))
+    }
 }
 
 /// Refuses a name that is no folder's and cannot become one because a file stands in its way. Makes nothing: a folder is made when

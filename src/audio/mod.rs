@@ -1,4 +1,4 @@
-//! Sound outside the model: units, sounds in memory, files in and out, resampling.
+//! Sound outside the model: units, sounds in memory, files in and out, resampling, devices.
 //!
 //! ```text
 //! file, pipe ─► read ─► Sound ─► resample ─► (the model) ─► resample ─► Sound ─► write ─► file, pipe
@@ -26,8 +26,10 @@
 mod atomic;
 mod converter;
 mod decode;
+pub mod device;
 pub mod mu_law;
 mod read;
+mod recorder;
 mod resample;
 mod sound;
 pub mod stft;
@@ -37,6 +39,7 @@ mod write;
 pub use atomic::{could_be_folder, write_whole};
 pub use converter::Converter;
 pub use read::{read_bytes, read_middle, read_path, read_stream};
+pub use recorder::Recorder;
 pub(crate) use resample::gcd;
 pub use resample::{resample, resample_delay, resample_to_length};
 pub use sound::Sound;

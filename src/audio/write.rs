@@ -52,7 +52,7 @@ impl WavDepth {
     }
 
     /// The sample in the file's bytes, the first [`Self::bytes`] of the four.
-    fn pack(self, x: f32) -> [u8; 4] {
+    pub(super) fn pack(self, x: f32) -> [u8; 4] {
         // A product with a power of two is exact, and so is the rounded value in f32: at most 2^23 in size.
         let integer = |scale: f32| (x * scale).round().clamp(-scale, scale - 1.0) as i32;
         match self {
@@ -149,7 +149,13 @@ impl<W: Write> WavStream<W> {
 
 /// The bytes before the samples. hound writes a header for no samples; the two lengths are then put in, so that
 /// nothing need be sought back.
-fn header(name: &str, rate: SampleRate, channels: usize, depth: WavDepth, data_len: u64) -> Result<Vec<u8>> {
+pub(super) fn header(
+    name: &str,
+    rate: SampleRate,
+    channels: usize,
+    depth: WavDepth,
+    data_len: u64,
+) -> Result<Vec<u8>> {
     let spec = hound::WavSpec {
         channels: channels as u16, // at most 26
         sample_rate: rate.hz(),

@@ -8,12 +8,16 @@
 //! document with a `schema` number, raised when a field changes its meaning or goes.
 
 mod bench;
+mod beside;
 mod completions;
+#[cfg(feature = "devices")]
+mod devices;
 mod eval;
 mod exit;
 mod generate;
 mod import;
 mod info;
+mod live;
 mod named;
 pub mod picture;
 mod print;
@@ -43,6 +47,9 @@ struct Arguments {
 #[derive(clap::Subcommand)]
 enum Verb {
     Process(process::Args),
+    Live(live::Args),
+    #[cfg(feature = "devices")]
+    Devices(devices::Args),
     Generate(generate::Args),
     Eval(eval::Args),
     Info(info::Args),
@@ -70,6 +77,9 @@ pub fn main() -> std::process::ExitCode {
 fn run(verb: Verb) -> Result<Tally> {
     match verb {
         Verb::Process(args) => process::run(args),
+        Verb::Live(args) => live::run(&args),
+        #[cfg(feature = "devices")]
+        Verb::Devices(args) => devices::run(&args),
         Verb::Generate(args) => generate::run(&args),
         Verb::Eval(args) => eval::run(&args),
         Verb::Info(args) => info::run(&args),

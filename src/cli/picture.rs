@@ -227,7 +227,7 @@ fn level_between(peaks: &[f32], low: f32, high: f32) -> f32 {
 }
 
 /// Viridis at t in 0 … 1.
-fn colour(t: f32) -> [u8; 3] {
+pub(super) fn colour(t: f32) -> [u8; 3] {
     let at = t.clamp(0.0, 1.0) * (VIRIDIS.len() - 1) as f32;
     let low = (at as usize).min(VIRIDIS.len() - 2);
     let part = at - low as f32;

@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 
 mod together;
 
@@ -19,6 +20,8 @@ use crate::train::run::{Event, Files, RunOptions, train};
 use crate::{Error, Result};
 
 /// Train a filter or a generator of sound, or a test of memory, by a recipe; Ctrl-C writes a checkpoint and the model so far
+///
+/// The recipe's folders are looked for from where the command runs. Without --resume a run of the same name in OUT is replaced.
 ///
 /// OUT gets NAME.safetensors (the model), NAME.checkpoint.safetensors (in parts where `[run] checkpoint_mib` says so),
 /// NAME.log.jsonl and NAME.loss.png.
@@ -74,7 +77,13 @@ pub fn run(args: Args) -> Result<Tally> {
         Lesson::Generator(..) => "bits a sample",
         Lesson::Recall(..) => "bits an answer",
     };
-    let mut observe = |event: &Event| show(&bar, event, unit);
+    let mut reached = 0;
+    let mut observe = |event: &Event| {
+        if let Event::Saved { step } = event {
+            reached = *step;
+        }
+        show(&bar, event, unit);
+    };
     let mut options = RunOptions {
         out: args.out,
         resume: args.resume,
@@ -94,7 +103,15 @@ pub fn run(args: Args) -> Result<Tally> {
         return Ok(Tally::ONE);
     }
     draw(&files, unit)?;
-    print::text(&format!("{}: trained\n", files.model.display()))?;
+    let (name, steps) = (files.model.display(), recipe.schedule.steps);
+    let left = format!("{name}: {reached} of {steps} steps trained; --resume goes on");
+    if reached >= steps {
+        print::text(&format!("{name}: trained\n"))?;
+    } else if stop::flag()?.load(Ordering::Relaxed) {
+        return Err(Error::Stopped(left));
+    } else {
+        print::text(&format!("{left}\n"))?;
+    }
     Ok(Tally::ONE)
 }
 

@@ -29,7 +29,7 @@ use super::open;
 use crate::audio::mu_law::SILENCE;
 use crate::exec::cpu::Cpu;
 use crate::exec::{Executor, Feed, Limits, Misuse, Rows, Sampler, Sampling, State, surprise};
-use crate::model::{Config, Model};
+use crate::model::{Config, Model, check_guidance};
 use crate::plan::Plan;
 use crate::{Error, Result};
 
@@ -69,12 +69,8 @@ impl GeneratorOptions {
     /// One line for the first number that is out of range, or that says nothing to the model.
     pub fn check(&self, model: &Model) -> Result<()> {
         self.sampling.check()?;
-        let guidance = self.guidance;
-        if guidance == 1.0 || (guidance.is_finite() && nameless(model).is_some()) {
-            return Ok(());
-        }
-        let expected = "1, or another number with a model that knows sound without a class";
-        Err(Error::input("guidance", expected, guidance.to_string()))
+        check_guidance(self.guidance, nameless(model).is_some())
+            .map_err(|expected| Error::input("guidance", expected, self.guidance.to_string()))
     }
 }
 

@@ -183,8 +183,16 @@ fn guidance_leads_from_no_class_to_the_class_and_beyond() {
         let options = GeneratorOptions { guidance, ..GeneratorOptions::default() };
         Generator::open(&tiers(), options).err().map(|e| e.to_string())
     };
-    assert!(wrong(2.0).unwrap().contains("a model that knows sound without a class"));
+    assert!(wrong(2.0).unwrap().contains("knows no sound without a class"));
     assert!(wrong(f32::NAN).is_some() && wrong(1.0).is_none());
+    let options = GeneratorOptions { guidance: 1e30, ..GeneratorOptions::default() };
+    assert!(
+        options
+            .check(&model)
+            .unwrap_err()
+            .to_string()
+            .ends_with("expected 0 to 100, got 1000000000000000000000000000000")
+    );
 }
 
 #[test]

@@ -131,7 +131,8 @@ impl State {
             _ => None,
         };
         let Some(position) = position else {
-            return Err(Error::input("state", "the state of this model", format!("a file marked {mark:?}")));
+            let got = if mark.is_empty() { "no saved state" } else { "that of another model" };
+            return Err(Error::input("state", "the state of this model", got));
         };
         let mut states = vec![Vec::new(); count];
         for (i, slot) in plan.states.iter().enumerate() {

@@ -44,11 +44,21 @@ impl DrawConfig {
             }
             other => other,
         })?;
-        if self.guidance != 1.0 && !(self.guidance.is_finite() && nameless) {
-            let expected = "1, or another number where the model is nameless too";
-            return Err(bad("draw.guidance", expected, self.guidance));
-        }
-        Ok(())
+        check_guidance(self.guidance, nameless)
+            .map_err(|expected| bad("draw.guidance", expected, self.guidance))
+    }
+}
+
+/// The most that a class may lead by: beyond, one sample is likely and no other.
+const MOST_GUIDANCE: f32 = 100.0;
+
+/// What was expected of a guidance that is out of range, or that says nothing to a model that knows no sound without a class.
+pub(crate) fn check_guidance(guidance: f32, nameless: bool) -> Result<(), String> {
+    match nameless {
+        _ if guidance == 1.0 => Ok(()),
+        false => Err("1, as the model knows no sound without a class".into()),
+        true if (0.0..=MOST_GUIDANCE).contains(&guidance) => Ok(()),
+        true => Err(format!("0 to {MOST_GUIDANCE}")),
     }
 }
 
@@ -80,7 +90,8 @@ mod tests {
                 r#"{"top_p": 1.5}"#,
                 "model config: draw.top_p: expected a share above 0, at most 1, got 1.5",
             ),
-            (false, r#"{"guidance": 2.0}"#, "draw.guidance: expected 1, or another number where"),
+            (false, r#"{"guidance": 2.0}"#, "draw.guidance: expected 1, as the model knows"),
+            (true, r#"{"guidance": 1e30}"#, "draw.guidance: expected 0 to 100, got 1000"),
             (true, r#"{"heat": 2.0}"#, "heat"),
         ] {
             let message = with(nameless, draw).unwrap_err();

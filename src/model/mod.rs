@@ -45,6 +45,7 @@ mod tests;
 
 pub use config::{Config, FilterConfig, GeneratorConfig, LanguageConfig, Mask, TierConfig};
 pub use draw::DrawConfig;
+pub(crate) use draw::check_guidance;
 pub use file::{Card, FORMAT_VERSION, Model};
 pub use import::import;
 pub use mixer::{MambaConfig, Mixer, S4dConfig};

@@ -132,6 +132,9 @@ fn the_bundled_model_takes_away_noise() {
     let rate = cascabel::audio::SampleRate::new(16_000).unwrap();
     let noise = cascabel::audio::Sound::new(rate, vec![noise.collect()]).unwrap();
     cascabel::audio::write_path(&folder.path("noise.wav"), &noise, WavDepth::Float32).unwrap();
+    let nowhere = folder.run("process noise.wav -o out.wav --picture no/p.png");
+    nowhere.refused(2, &["--picture: expected a file in a folder that is there, got no"]);
+    assert!(!folder.path("out.wav").exists());
     folder.run("process noise.wav -o out.wav --depth 32f --picture p.png").ok();
     let energy = |x: &[f32]| x[8_000..].iter().map(|x| x * x).sum::<f32>();
     let left = energy(&folder.sound("out.wav").channels()[0]) / energy(&noise.channels()[0]);

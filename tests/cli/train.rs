@@ -77,6 +77,33 @@ fn two_processes_learn_what_one_learns() {
     assert!(one == weights(&folder, "cut"), "two processes that were cut give other bits");
 }
 
+#[cfg(unix)]
+#[test]
+fn stopped_by_ctrl_c_it_says_how_far_it_came() {
+    let folder = folder();
+    folder.write("small.toml", RECIPE.replace("steps = 6", "steps = 1000000").as_bytes());
+    let child = Command::new(env!("CARGO_BIN_EXE_cascabel"))
+        .args("train small.toml --out cut".split(' '))
+        .current_dir(folder.path("."))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let begun = std::time::Instant::now();
+    while !folder.path("cut/small.log.jsonl").exists() || logged(&folder, "cut", "step").is_empty() {
+        assert!(begun.elapsed().as_secs() < 60, "no step in a minute");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let sent = Command::new("bash").args(["-c", &format!("kill -INT {}", child.id())]).status().unwrap();
+    assert!(sent.success());
+    let output = child.wait_with_output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(130), "{told}");
+    let reached = *logged(&folder, "cut", "saved").last().unwrap();
+    let line = format!("cut/small.safetensors: {reached} of 1000000 steps trained; --resume goes on");
+    assert!(reached > 0 && told.contains(&line), "{told}");
+}
+
 #[test]
 fn segments_teach_the_same() {
     let folder = folder();

@@ -19,7 +19,7 @@ use crate::{Error, Result};
 
 /// Make sound with a generator, or text with a language model: from nothing, of a class, on from what it is given
 ///
-/// The same seed, model and machine give the same bits, however many are made at once. Written to standard output (-o -), a sound can be
+/// The same seed, model and machine give the same bits: sound n of --count is the same, whatever the count. Written to standard output (-o -), a sound can be
 /// heard while it is made.
 #[derive(clap::Args)]
 pub struct Args {
@@ -62,7 +62,7 @@ pub struct Args {
     /// Take the most likely sample each time
     #[arg(long)]
     greedy: bool,
-    /// Go on from a state that --save-state wrote, with guidance if it was made with it: --guidance 1 is none
+    /// Go on from a state that --save-state wrote, in its class; with the same --seed as if it had never stopped, with guidance if it was made with it (--guidance 1 is none)
     #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
     state: Option<PathBuf>,
     /// Write the state after the last sample or token (of one sound or text)
@@ -124,28 +124,10 @@ impl Args {
         write_whole(path, |writer| writer.write_all(&bytes).map_err(|e| Error::io("write", path, e)))
     }
 
-    /// Refuses a --save-state or a --picture that could not be written, or that would take another output's place.
-    fn check_beside(&self, output: &Path) -> Result<()> {
-        let mut taken = vec![output];
-        for (name, path) in [("--save-state", &self.save_state), ("--picture", &self.picture)] {
-            let Some(path) = path else { continue };
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-            if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
-                let got = folder.display().to_string();
-                return Err(Error::input(name, "a file in a folder that is there", got));
-            }
-            if taken.contains(&path.as_path()) {
-                return Err(Error::input(name, "another file than the output", path.display().to_string()));
-            }
-            taken.push(path);
-        }
-        Ok(())
-    }
-
     /// Refuses what says nothing to this kind of model.
     fn refuse(&self, kind: &str, given: &[(&str, bool)]) -> Result<()> {
         match given.iter().find(|(_, given)| *given) {
-            Some((name, _)) => Err(Error::input(*name, format!("not with a {kind}"), "it")),
+            Some((name, _)) => Err(Error::input(*name, format!("no such option with a {kind}"), "one")),
             None => Ok(()),
         }
     }

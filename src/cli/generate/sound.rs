@@ -16,7 +16,7 @@ use crate::audio::{SampleRate, WavDepth, WavStream, could_be_folder, read_path, 
 use crate::cli::exit::{Tally, complain};
 use crate::cli::picture::sound_png;
 use crate::cli::tokens::heard;
-use crate::cli::{print, stop};
+use crate::cli::{beside, print, stop};
 use crate::engine::{Generator, Spot};
 use crate::model::{GeneratorConfig, Model};
 use crate::{Error, Result};
@@ -95,7 +95,7 @@ impl<'a> Run<'a> {
         if args.count > 1 && output == pipe() {
             return Err(Error::input("standard output", "one sound", args.count.to_string()));
         }
-        args.check_beside(output)?;
+        beside::check(output, &[("--save-state", &args.save_state), ("--picture", &args.picture)])?;
         if args.picture.is_some() && output == pipe() {
             return Err(Error::input("--picture", "a sound that goes to a file", "standard output"));
         }

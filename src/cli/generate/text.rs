@@ -14,6 +14,7 @@ use tokenizers::Tokenizer;
 
 use super::{Args, closed, pipe};
 use crate::audio::write_whole;
+use crate::cli::beside;
 use crate::cli::exit::Tally;
 use crate::cli::stop;
 use crate::cli::tokens::tokenizer_of;
@@ -42,7 +43,8 @@ pub fn run(args: &Args, model: &Model) -> Result<Tally> {
         return Err(Error::input("--count of texts", "1", args.count.to_string()));
     }
     let vocabulary = model.plan.value(model.plan.output).width;
-    args.check_beside(args.output.as_deref().unwrap_or_else(|| pipe()))?;
+    let output = args.output.as_deref().unwrap_or_else(|| pipe());
+    beside::check(output, &[("--save-state", &args.save_state), ("--picture", &args.picture)])?;
     let words = Words::beside(Path::new(&args.model), vocabulary)?;
     let text = match args.prompt.as_ref().map(|text| text.to_str()) {
         None => "",

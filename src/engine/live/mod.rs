@@ -23,14 +23,21 @@
 //! ```
 
 mod chain;
+mod drift;
 mod gap;
+mod line;
 mod load;
 mod session;
+mod slot;
+mod tap;
 #[cfg(test)]
 mod tests;
 mod wire;
 
 pub use chain::{Chain, Ends, Latency};
+pub use line::{Doing, Line, LineOptions};
 pub use load::{Load, Shares};
 pub use session::{Counts, Remote, Session};
+pub use slot::Slot;
+pub use tap::Tapped;
 pub use wire::{Capture, Gauges, Playback, wire};

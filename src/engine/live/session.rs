@@ -33,7 +33,15 @@ const SLACK_S: f64 = 0.002;
 enum Command {
     Mix(f32),
     Bypass(bool),
-    Chain(Box<Chain>),
+}
+
+/// What goes from whoever steers to the session, and back.
+struct Queues {
+    commands: ArrayQueue<Command>,
+    /// Ready made, taken one after the other.
+    coming: ArrayQueue<Box<Chain>>,
+    /// To be freed.
+    spent: ArrayQueue<Box<Chain>>,
 }
 
 /// What a session counts, for whoever looks. All are since the beginning, but for the peaks, which begin anew when they are taken.
@@ -92,8 +100,7 @@ pub struct Session {
     watch: Watch,
     /// What the clock of what comes in is faster by, in parts in a million.
     drift: f64,
-    commands: Arc<ArrayQueue<Command>>,
-    returned: Arc<ArrayQueue<Box<Chain>>>,
+    queues: Arc<Queues>,
     counts: Arc<Counts>,
     /// One channel of a block.
     buffers: [[f32; BLOCK]; 2],
@@ -104,8 +111,7 @@ pub struct Session {
 pub struct Remote {
     ends: Ends,
     latency: Latency,
-    commands: Arc<ArrayQueue<Command>>,
-    returned: Arc<ArrayQueue<Box<Chain>>>,
+    queues: Arc<Queues>,
     counts: Arc<Counts>,
 }
 
@@ -127,14 +133,15 @@ impl Remote {
     pub fn swap(&mut self, model: &Model) -> Result<()> {
         let chain = Chain::open(model, self.ends)?;
         let latency = chain.latency();
-        self.send(Command::Chain(Box::new(chain)))?;
+        self.tidy();
+        self.queues.coming.push(Box::new(chain)).map_err(|_| unheard())?;
         self.latency = latency;
         Ok(())
     }
 
     /// Frees what the session is done with; to be called now and then.
     pub fn tidy(&self) {
-        while self.returned.pop().is_some() {}
+        while self.queues.spent.pop().is_some() {}
     }
 
     /// What the session has counted.
@@ -149,10 +156,14 @@ impl Remote {
 
     fn send(&self, command: Command) -> Result<()> {
         self.tidy();
-        self.commands.push(command).map_err(|_| Error::Unavailable {
-            what: "the session".into(),
-            why: "it has not taken what was asked before; is its device running?".into(),
-        })
+        self.queues.commands.push(command).map_err(|_| unheard())
+    }
+}
+
+fn unheard() -> Error {
+    Error::Unavailable {
+        what: "the session".into(),
+        why: "it has not taken what was asked before; is its device running?".into(),
     }
 }
 
@@ -160,15 +171,14 @@ impl Session {
     /// Opens a session, and what steers it.
     pub fn open(model: &Model, ends: Ends, mix: f32) -> Result<(Self, Remote)> {
         let chain = Box::new(Chain::open(model, ends)?);
-        let (commands, returned) = (Arc::new(ArrayQueue::new(64)), Arc::new(ArrayQueue::new(4)));
+        let queues = Arc::new(Queues {
+            commands: ArrayQueue::new(64),
+            coming: ArrayQueue::new(4),
+            spent: ArrayQueue::new(4),
+        });
         let counts = Arc::<Counts>::default();
-        let remote = Remote {
-            ends,
-            latency: chain.latency(),
-            commands: commands.clone(),
-            returned: returned.clone(),
-            counts: counts.clone(),
-        };
+        let remote =
+            Remote { ends, latency: chain.latency(), queues: queues.clone(), counts: counts.clone() };
         remote.mix(mix)?;
         let rate = ends.rate_out.hz();
         let session = Self {
@@ -183,8 +193,7 @@ impl Session {
             gap: Gap::new(rate, ends.channels_out),
             watch: Watch::new(ends),
             drift: 0.0,
-            commands,
-            returned,
+            queues,
             counts,
             buffers: [[0.0; BLOCK]; 2],
             frame: vec![0.0; BLOCK * ends.channels_out],
@@ -219,7 +228,7 @@ impl Session {
         self.keep_pace(count);
         for block in frames.chunks_mut(BLOCK * channels) {
             let wanted = block.len() / channels;
-            let ready = self.chain.ready().min(wanted);
+            let ready = self.ready().min(wanted);
             missing += wanted - ready;
             let (known, unknown) = block.split_at_mut(ready * channels);
             self.speak(known);
@@ -246,6 +255,11 @@ impl Session {
         self.chain.ends()
     }
 
+    /// Frames that were missing or left out until now.
+    pub(super) fn trouble(&self) -> u64 {
+        self.counts.missing.load(Ordering::Relaxed) + self.counts.dropped.load(Ordering::Relaxed)
+    }
+
     /// Frames out that were heard beyond the one that is asked for next.
     pub fn in_hand(&self) -> f64 {
         self.chain.in_hand()
@@ -253,13 +267,17 @@ impl Session {
 
     fn obey(&mut self) {
         self.give_back();
-        while self.spent.is_none() && self.next.is_none() {
-            match self.commands.pop() {
-                Some(Command::Mix(share)) => self.mix = share,
-                Some(Command::Bypass(on)) => self.bypass = on,
-                Some(Command::Chain(chain)) => self.begin(chain),
-                None => break,
+        while let Some(command) = self.queues.commands.pop() {
+            match command {
+                Command::Mix(share) => self.mix = share,
+                Command::Bypass(on) => self.bypass = on,
             }
+        }
+        if self.spent.is_none()
+            && self.next.is_none()
+            && let Some(chain) = self.queues.coming.pop()
+        {
+            self.begin(chain);
         }
     }
 
@@ -267,7 +285,8 @@ impl Session {
     fn begin(&mut self, mut chain: Box<Chain>) {
         let (ends, latency) = (chain.ends(), chain.latency().total as f64);
         // It has heard nothing yet of the frames that the present one has in hand.
-        chain.leave_out(-(self.chain.in_hand().round() as i64));
+        // Were it a part of a frame ahead, it would be that much less ready.
+        chain.leave_out(-(self.chain.in_hand().ceil() as i64));
         chain.follow(self.drift);
         let listens = latency + PRIME_S * f64::from(ends.rate_out.hz());
         let listens = listens * f64::from(ends.rate_in.hz()) / f64::from(ends.rate_out.hz());
@@ -277,7 +296,7 @@ impl Session {
 
     fn give_back(&mut self) {
         if let Some(chain) = self.spent.take()
-            && let Err(chain) = self.returned.push(chain)
+            && let Err(chain) = self.queues.spent.push(chain)
         {
             self.spent = Some(chain);
         }
@@ -288,16 +307,25 @@ impl Session {
         let beyond = self.chain.in_hand() - wanted as f64;
         let excess = self.watch.excess(beyond, wanted);
         if excess > 0 {
-            self.leave_out(excess);
+            self.shift(excess as i64);
             self.gap.cut();
             Counts::add(&self.counts.dropped, excess);
         }
     }
 
-    fn leave_out(&mut self, frames: usize) {
-        self.chain.leave_out(frames as i64);
+    /// Moves the next frame out by so many, before anything has been said; below 0, back.
+    pub fn shift(&mut self, frames: i64) {
+        self.chain.leave_out(frames);
         if let Some((next, _)) = &mut self.next {
-            next.leave_out(frames as i64);
+            next.leave_out(frames);
+        }
+    }
+
+    /// Frames that can be said: of both chains, while one fades into the other.
+    fn ready(&self) -> usize {
+        match &self.next {
+            Some((next, 0)) => self.chain.ready().min(next.ready()),
+            _ => self.chain.ready(),
         }
     }
 
@@ -307,14 +335,15 @@ impl Session {
         let target = if self.bypass { 0.0 } else { self.mix };
         let mut mixer = Mixer { wet: self.wet, target, step: self.step, buffers: &mut self.buffers };
         let wet = mixer.mix(&mut self.chain, frames);
-        if let Some((coming, listens)) = &mut self.next
-            && coming.ready() >= count
-        {
-            let other = self.frame.get_mut(..frames.len()).unwrap_or_default();
-            mixer.mix(coming, other);
-            if *listens == 0 {
+        match &mut self.next {
+            Some((coming, 0)) => {
+                let other = self.frame.get_mut(..frames.len()).unwrap_or_default();
+                mixer.mix(coming, other);
                 self.fade = faded(frames, other, self.fade, self.step, self.chain.ends().channels_out);
             }
+            // Nobody hears it yet.
+            Some((coming, _)) => coming.leave_out(count as i64),
+            None => {}
         }
         self.wet = wet;
         if self.fade >= 1.0

@@ -341,6 +341,6 @@ fn rtsan_wire() {
     }
     assert!(said.iter().all(|y| (y - 0.25).abs() < 0.05), "{said:?}");
     assert_eq!(gauges.load.take().blocks, 1_500);
-    let dropped = remote.counts().dropped.load(Relaxed) as i64;
-    assert!((dropped - 4_096 + 64).abs() < 200, "{dropped}");
+    // The first frame out is placed where the first call needs it: nothing of the burst is late.
+    assert_eq!((remote.counts().dropped.load(Relaxed), remote.counts().missing.load(Relaxed)), (0, 0));
 }

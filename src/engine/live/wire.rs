@@ -1,27 +1,52 @@
-//! Two callbacks that a device calls on threads of its own, and the ring between them.
+//! Two callbacks that devices call on threads of their own, and the ring between them.
 //!
 //! ```text
-//! capture thread: Capture::push ─► ring ─► Playback::fill: hear all that came, say what is asked    playback thread
+//! capture thread: Capture::push ─► ring ─► Playback::fill: hear all that came, follow its clock, say what is asked    playback thread
 //! ```
 //!
-//! The ring allocates once and is wait-free; what does not fit is counted and lost. Before the first frame has come, silence is said, and not counted.
+//! The ring allocates once and is wait-free; what does not fit is counted and lost. Before the first frames have come, silence is said, and not counted;
+//! then the place of the first frame out is chosen so that a call finds just what it needs.
+//!
+//! By one clock that is the frames wanted. By two, calls of either fall anywhere between those of the other: then what was heard *by now* is reckoned, the
+//! last call's frames and the time since, which moves evenly, and wanted is one call of each. A [`Follower`] keeps it there.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use ringbuf::traits::{Consumer, Observer, Producer, Split};
 use ringbuf::{HeapCons, HeapProd, HeapRb};
 
 use super::chain::BLOCK;
+use super::drift::Follower;
 use super::load::Load;
 use super::session::Session;
+use super::tap::{Tap, Tapped, tap};
+
+/// Frames of time that a tap holds.
+const TAP_S: f64 = 2.0;
+/// A call of the capture that is later than this many seconds says nothing of its clock.
+const STALE_S: f64 = 0.5;
+
+/// What the capture callback tells of its clock.
+#[derive(Default)]
+struct Clock {
+    /// Nanoseconds, after the wire was made, at which its frame 0 would have come.
+    origin: AtomicI64,
+    /// Frames of its last call.
+    block: AtomicUsize,
+}
 
 /// What the capture callback calls.
 pub struct Capture {
     ring: HeapProd<f32>,
     channels: usize,
+    rate: f64,
+    epoch: Instant,
+    pushed: u64,
+    clock: Arc<Clock>,
     lost: Arc<AtomicU64>,
+    taps: Vec<Tap>,
 }
 
 /// What the playback callback calls.
@@ -31,68 +56,192 @@ pub struct Playback {
     begun: bool,
     block: Vec<f32>,
     channels: usize,
-    /// Seconds that a frame lasts.
-    frame: f64,
-    load: Arc<Load>,
+    /// Frames a second, of either end.
+    rates: [f64; 2],
+    epoch: Instant,
+    heard: u64,
+    clock: Arc<Clock>,
+    /// Where there are two clocks; and the most frames of a call of either, of late.
+    follower: Option<Follower>,
+    most: [f64; 2],
+    /// Frames that were missing or left out until now.
+    trouble: u64,
+    gauges: Gauges,
+    taps: Vec<Tap>,
 }
 
 /// What whoever looks may ask of a wire.
+#[derive(Clone)]
 pub struct Gauges {
     /// Frames that came while the ring was full, and are lost.
     pub lost: Arc<AtomicU64>,
     /// What playback's calls took.
     pub load: Arc<Load>,
+    /// Frames of the ring that the last call found, and how many it holds.
+    pub found: Arc<AtomicUsize>,
+    /// How many frames the ring holds.
+    pub room: usize,
+    drift: Arc<AtomicU64>,
 }
 
-/// Puts a session behind a ring that holds a burst of its ends. A drift is not followed here yet.
+impl Gauges {
+    /// What the capture's clock is faster by than the playback's, in parts in a million, as far as it is known.
+    pub fn drift(&self) -> f64 {
+        f64::from_bits(self.drift.load(Ordering::Relaxed))
+    }
+}
+
+/// Puts a session behind a ring that holds a burst of its ends.
 pub fn wire(session: Session) -> (Capture, Playback, Gauges) {
     let ends = session.ends();
-    let (producer, consumer) = HeapRb::new(ends.burst.max(BLOCK) * ends.channels_in).split();
-    let gauges = Gauges { lost: Arc::default(), load: Arc::default() };
-    let capture = Capture { ring: producer, channels: ends.channels_in, lost: gauges.lost.clone() };
+    let room = ends.burst.max(BLOCK);
+    let (producer, consumer) = HeapRb::new(room * ends.channels_in).split();
+    let gauges = Gauges {
+        lost: Arc::default(),
+        load: Arc::default(),
+        found: Arc::default(),
+        room,
+        drift: Arc::default(),
+    };
+    let (epoch, clock) = (Instant::now(), Arc::<Clock>::default());
+    let rates = [ends.rate_in, ends.rate_out].map(|rate| f64::from(rate.hz()));
+    let capture = Capture {
+        ring: producer,
+        channels: ends.channels_in,
+        rate: rates[0],
+        epoch,
+        pushed: 0,
+        clock: clock.clone(),
+        lost: gauges.lost.clone(),
+        taps: Vec::new(),
+    };
     let playback = Playback {
         ring: consumer,
         session,
         begun: false,
         block: vec![0.0; BLOCK * ends.channels_in],
         channels: ends.channels_out,
-        frame: 1.0 / f64::from(ends.rate_out.hz()),
-        load: gauges.load.clone(),
+        rates,
+        epoch,
+        heard: 0,
+        clock,
+        follower: ends.two_clocks.then(|| Follower::new(ends.rate_out.hz())),
+        most: [0.0; 2],
+        trouble: 0,
+        gauges: gauges.clone(),
+        taps: Vec::new(),
     };
     (capture, playback, gauges)
 }
 
 impl Capture {
+    /// Gives a copy of what comes to whoever takes it within two seconds. Allocates: before the device starts.
+    pub fn tap(&mut self) -> Tapped {
+        let (own, given) = tap((TAP_S * self.rate) as usize, self.channels);
+        self.taps.push(own);
+        given
+    }
+
     /// Hands frames on, channels side by side.
     #[rtsan_standalone::nonblocking]
     pub fn push(&mut self, frames: &[f32]) {
         let frames = frames.get(..frames.len() / self.channels * self.channels).unwrap_or_default();
+        self.taps.iter_mut().for_each(|tap| tap.push(frames));
         let room = self.ring.vacant_len() / self.channels * self.channels;
         let (taken, lost) = frames.split_at(room.min(frames.len()));
         self.ring.push_slice(taken);
         self.lost.fetch_add((lost.len() / self.channels) as u64, Ordering::Relaxed);
+        self.pushed += (taken.len() / self.channels) as u64;
+        let origin = self.epoch.elapsed().as_secs_f64() - self.pushed as f64 / self.rate;
+        self.clock.origin.store((origin * 1e9) as i64, Ordering::Relaxed);
+        self.clock.block.store(frames.len() / self.channels, Ordering::Relaxed);
     }
 }
 
 impl Playback {
+    /// Gives a copy of what is said to whoever takes it within two seconds. Allocates: before the device starts.
+    pub fn tap(&mut self) -> Tapped {
+        let (own, given) = tap((TAP_S * self.rates[1]) as usize, self.channels);
+        self.taps.push(own);
+        given
+    }
+
     /// Fills the frames that the device asks for, channels side by side.
     #[rtsan_standalone::nonblocking]
     pub fn fill(&mut self, frames: &mut [f32]) {
         let begun = Instant::now();
+        let wanted = frames.len() / self.channels;
+        self.hear();
+        if !self.begun && self.heard > 0 {
+            self.begin(wanted);
+        }
+        if self.begun {
+            self.keep_time(wanted);
+            self.session.say(frames);
+            let lasts = wanted.max(1) as f64 / self.rates[1];
+            self.gauges.load.add(begun.elapsed().as_secs_f64() / lasts);
+        } else {
+            frames.fill(0.0);
+        }
+        self.taps.iter_mut().for_each(|tap| tap.push(frames));
+    }
+
+    fn hear(&mut self) {
+        let mut samples = 0;
         loop {
             let count = self.ring.pop_slice(&mut self.block);
             if count == 0 {
                 break;
             }
-            self.begun = true;
             self.session.hear(self.block.get(..count).unwrap_or_default());
+            samples += count;
         }
-        if !self.begun {
-            frames.fill(0.0);
-            return;
+        let found = samples / self.session.ends().channels_in;
+        self.heard += found as u64;
+        self.gauges.found.store(found, Ordering::Relaxed);
+    }
+
+    /// Chooses the place of the first frame out. By one clock not before there are as many as are wanted.
+    fn begin(&mut self, wanted: usize) {
+        let beyond = match self.follower {
+            None => self.session.in_hand() - wanted as f64,
+            Some(_) => self.beyond(wanted),
+        };
+        // A frame is one, if a sum of fractions is it but for rounding.
+        let excess = (beyond + 1e-6).floor() as i64;
+        self.begun = excess >= 0 || self.follower.is_some();
+        if self.begun {
+            self.session.shift(excess);
         }
-        self.session.say(frames);
-        let lasts = frames.len() as f64 / self.channels as f64 * self.frame;
-        self.load.add(begun.elapsed().as_secs_f64() / lasts.max(self.frame));
+    }
+
+    /// Frames in that came since the last that were heard, as its clock says.
+    fn since(&self) -> f64 {
+        let origin = self.clock.origin.load(Ordering::Relaxed) as f64 / 1e9;
+        (self.epoch.elapsed().as_secs_f64() - origin) * self.rates[0] - self.heard as f64
+    }
+
+    /// Frames out that were heard by now, beyond a call of either end.
+    fn beyond(&mut self, wanted: usize) -> f64 {
+        let frames = [self.clock.block.load(Ordering::Relaxed), wanted];
+        for (most, frames) in self.most.iter_mut().zip(frames) {
+            *most = (*most * 0.999).max(frames as f64);
+        }
+        let ratio = self.rates[1] / self.rates[0];
+        self.session.in_hand() + (self.since() - self.most[0]) * ratio - self.most[1]
+    }
+
+    /// Follows the capture's clock, if it is another.
+    fn keep_time(&mut self, wanted: usize) {
+        let (beyond, stale) = (self.beyond(wanted), self.since() > STALE_S * self.rates[0]);
+        let Some(follower) = &mut self.follower else { return };
+        let trouble = self.session.trouble();
+        if stale || trouble != self.trouble {
+            self.trouble = trouble;
+            follower.forget();
+        } else if let Some(parts) = follower.see(beyond, wanted) {
+            self.session.follow(parts);
+            self.gauges.drift.store(follower.drift().to_bits(), Ordering::Relaxed);
+        }
     }
 }

@@ -1,0 +1,75 @@
+//! `cascabel live`: a microphone in, a model, a loudspeaker out, until q.
+//!
+//! [`plan`] opens what the arguments name, [`run`] tends the line and tells how it goes: [`status`] is what is told, [`screen`] shows it on a terminal.
+
+mod keys;
+mod pace;
+mod plan;
+mod records;
+mod run;
+mod screen;
+mod status;
+
+use std::path::PathBuf;
+
+use super::exit::Tally;
+use super::process::Depth;
+use crate::Result;
+
+/// Run a model on what a microphone hears, and play it, while it comes
+///
+/// On a terminal: meters, spectrograms, load and latency; else a JSON line a second. Keys, or lines on standard input: b bypass, + and - mix,
+/// r reset, s swap, q quit. `cascabel devices` lists what --input and --output can be; file:take.wav and file:out.wav are files, null is
+/// silence and nowhere.
+#[derive(clap::Args)]
+pub struct Args {
+    /// A device's ID, a host (jack) for its default device, file:PATH or null; the default microphone without it
+    #[arg(long, value_name = "ID")]
+    input: Option<String>,
+    /// The same to play to; the default loudspeaker without it
+    #[arg(long, value_name = "ID")]
+    output: Option<String>,
+    /// The name of a bundled model, or a model file
+    #[arg(long, value_name = "NAME|PATH", default_value = crate::engine::bundled::DEFAULT)]
+    model: String,
+    /// A model that key s, or a line s on standard input, goes over to, and back
+    #[arg(long, value_name = "NAME|PATH")]
+    swap: Option<String>,
+    /// The share of the processed sound, 0 (the input) to 1
+    #[arg(long, value_name = "0..1", default_value_t = 1.0, allow_negative_numbers = true)]
+    mix: f32,
+    /// Frames a second of both devices, 48000 where they have it without it; a file that is heard has its own
+    #[arg(long, value_name = "HZ")]
+    rate: Option<u32>,
+    /// Frames of a call; 512 without it, with JACK its period
+    #[arg(long, value_name = "FRAMES")]
+    block: Option<usize>,
+    /// Channels of both devices, their own, at most 2, without it; a file that is heard has its own
+    #[arg(long, value_name = "N")]
+    channels: Option<usize>,
+    /// Frames kept in hand, so that a call that comes late finds something; a block between two devices without it
+    #[arg(long, value_name = "FRAMES")]
+    margin: Option<usize>,
+    /// Write what is played to a WAV file too
+    #[arg(long, value_name = "FILE.wav")]
+    record: Option<PathBuf>,
+    /// Write what is heard to a WAV file too
+    #[arg(long, value_name = "FILE.wav")]
+    record_input: Option<PathBuf>,
+    /// Bits of a sample of the files written, 32f for float
+    #[arg(long, value_enum, default_value_t = Depth::Int16)]
+    depth: Depth,
+    /// Between files: by the clock, not as fast as it goes
+    #[arg(long)]
+    realtime: bool,
+    /// End after so many seconds
+    #[arg(long, value_name = "S")]
+    seconds: Option<f64>,
+    /// JSON lines on a terminal too
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args) -> Result<Tally> {
+    run::run(plan::Plan::new(args)?)
+}

@@ -1,0 +1,56 @@
+//! Whether a model keeps up with its devices on this machine, measured before they start.
+
+use std::time::Instant;
+
+use crate::engine::bundled;
+use crate::engine::live::{Ends, Session};
+use crate::model::Model;
+use crate::{Error, Result};
+
+/// Seconds of sound that are run, in each of so many tries; the fastest counts, for others may use the machine too.
+const SOUND_S: f64 = 0.1;
+const TRIES: usize = 3;
+/// What may be spent of the time there is.
+const MOST: f64 = 0.9;
+
+/// Refuses a model that does not fit between the ends or, where a clock runs, takes longer than its sound lasts.
+pub fn check(model: &Model, ends: Ends, name: &str, paced: bool) -> Result<()> {
+    if !paced {
+        return Session::open(model, ends, 1.0).map(|_| ());
+    }
+    let share = share(model, ends)?;
+    if share < MOST {
+        return Ok(());
+    }
+    let other = match name == bundled::DEFAULT {
+        true => String::new(),
+        false => format!(" (the bundled {} takes less: `cascabel bench` tells)", bundled::DEFAULT),
+    };
+    let expected = format!("a model that takes at most {MOST} of the time its sound lasts on this machine");
+    Err(Error::input(
+        format!("model {name}"),
+        expected,
+        format!("{share:.2}; fewer --channels, a faster machine or a smaller model would do{other}"),
+    ))
+}
+
+/// The time that a block's sound takes to make, as a share of what it lasts.
+fn share(model: &Model, ends: Ends) -> Result<f64> {
+    let (mut session, _remote) = Session::open(model, ends, 1.0)?;
+    let frames = (SOUND_S * f64::from(ends.rate_in.hz())) as usize;
+    let mut state = 1u32;
+    let noise: Vec<f32> = (0..frames * ends.channels_in)
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            0.1 * (state as f32 / u32::MAX as f32 - 0.5)
+        })
+        .collect();
+    let mut said = vec![0.0; ends.rate_in.frames_at(ends.rate_out, frames) * ends.channels_out];
+    let took = (0..TRIES).map(|_| {
+        let begun = Instant::now();
+        session.hear(&noise);
+        session.say(&mut said);
+        begun.elapsed().as_secs_f64()
+    });
+    Ok(took.fold(f64::MAX, f64::min) / SOUND_S)
+}

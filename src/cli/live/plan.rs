@@ -1,0 +1,202 @@
+//! Arguments, checked and opened: devices, session, recordings. Nothing runs yet.
+
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use super::records::Records;
+use super::{Args, pace};
+use crate::audio::SampleRate;
+use crate::audio::device::{Clocked, Device, FileSink, FileSource, Format, Nothing, Sink, Source};
+use crate::cli::named;
+use crate::engine::live::{Line, LineOptions};
+use crate::model::Model;
+use crate::{Error, Result};
+
+/// Frames a second, and in a call, of what has no say of its own.
+const RATE: u32 = 48_000;
+const BLOCK: usize = 512;
+const MOST_CHANNELS: usize = 26;
+
+/// What is run.
+pub struct Plan {
+    pub line: Line,
+    /// The models by their names: the one that is run, and the one that it is swapped for.
+    pub models: Vec<(String, Model)>,
+    pub mix: f32,
+    pub records: Records,
+    pub seconds: Option<f64>,
+    pub json: bool,
+}
+
+/// What an ID names.
+#[derive(Clone, Copy)]
+enum End<'a> {
+    File(&'a Path),
+    Null,
+    Card(Option<&'a str>),
+}
+
+impl<'a> End<'a> {
+    fn of(id: &'a Option<String>) -> Self {
+        match id.as_deref() {
+            Some("null") => Self::Null,
+            Some(id) => {
+                id.strip_prefix("file:").map_or(Self::Card(Some(id)), |path| Self::File(path.as_ref()))
+            }
+            None => Self::Card(None),
+        }
+    }
+
+    fn is_card(self) -> bool {
+        matches!(self, Self::Card(_))
+    }
+}
+
+/// What has no clock, or what has one.
+enum Opened<T: ?Sized> {
+    Free(Box<T>),
+    Card(Box<dyn Device>),
+}
+
+impl Plan {
+    pub fn new(args: &Args) -> Result<Self> {
+        let rate = check(args)?;
+        let (from, to) = (End::of(&args.input), End::of(&args.output));
+        let paced = args.realtime || from.is_card() || to.is_card() || matches!(from, End::Null);
+        if !paced && (args.record.is_some() || args.record_input.is_some()) {
+            let expected = "a device or --realtime: between files, the output is the record";
+            return Err(Error::input("--record", expected, "files, as fast as they go"));
+        }
+        let model = named::open(&args.model)?.model;
+        let source = input(args, from, rate)?;
+        let heard = match &source {
+            Opened::Free(source) => source.format(),
+            Opened::Card(card) => card.input().unwrap_or(format(args, rate)?),
+        };
+        let sink = output(args, to, rate, heard)?;
+        let options = LineOptions { mix: args.mix, margin: args.margin };
+        let (line, tail) = open(&model, source, sink, paced, options)?;
+        let latency = line.remote.latency().total;
+        if let Some(tail) = tail {
+            let ends = line.ends();
+            // Without a sink of its own, it is counted in the source's frames.
+            let frames = if to.is_card() { ends.rate_out.frames_at(ends.rate_in, latency) } else { latency };
+            tail.store(frames, Ordering::Relaxed);
+        }
+        let mut models = vec![(args.model.clone(), model)];
+        if let Some(name) = &args.swap {
+            models.push((name.clone(), named::open(name)?.model));
+        }
+        for (name, model) in &models {
+            // Opened at least: a swap finds no other kind of model.
+            pace::check(model, line.ends(), name, paced)?;
+        }
+        let records = Records::begin(args, &line)?;
+        Ok(Self { line, models, mix: args.mix, records, seconds: args.seconds, json: args.json })
+    }
+}
+
+/// Refuses numbers out of range before anything is opened; the rate, if one is given.
+fn check(args: &Args) -> Result<Option<SampleRate>> {
+    if !(0.0..=1.0).contains(&args.mix) {
+        return Err(Error::input("--mix", "a share of 0 to 1", args.mix.to_string()));
+    }
+    for (name, value, most) in [
+        ("--block", args.block, 1 << 16),
+        ("--channels", args.channels, MOST_CHANNELS),
+        ("--margin", args.margin.map(|margin| margin + 1), (1 << 20) + 1),
+    ] {
+        if value.is_some_and(|value| !(1..=most).contains(&value)) {
+            let less = usize::from(name == "--margin");
+            let got = value.unwrap_or(0) - less;
+            return Err(Error::input(name, format!("{} to {}", 1 - less, most - less), got.to_string()));
+        }
+    }
+    if let Some(seconds) = args.seconds.filter(|seconds| !(*seconds > 0.0 && seconds.is_finite())) {
+        return Err(Error::input("--seconds", "more than 0", seconds.to_string()));
+    }
+    let files = [&args.record, &args.record_input].into_iter().flatten().map(|path| path.as_path());
+    let output = End::of(&args.output);
+    let mut files: Vec<&Path> =
+        files.chain(if let End::File(path) = output { Some(path) } else { None }).collect();
+    files.sort();
+    if let Some(pair) = files.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(Error::input("--record", "another file than the others", pair[0].display().to_string()));
+    }
+    args.rate.map(|hz| SampleRate::of("--rate", hz)).transpose()
+}
+
+/// What has no say of its own has what the arguments say.
+fn format(args: &Args, rate: Option<SampleRate>) -> Result<Format> {
+    let rate = rate.map_or_else(|| SampleRate::new(RATE), Ok)?;
+    Ok(Format { rate, channels: args.channels.unwrap_or(1), block: args.block.unwrap_or(BLOCK) })
+}
+
+fn input(args: &Args, from: End, rate: Option<SampleRate>) -> Result<Opened<dyn Source>> {
+    Ok(match from {
+        End::File(path) => {
+            let source = FileSource::open(path, args.block.unwrap_or(BLOCK))?;
+            Opened::Free(Box::new(source))
+        }
+        End::Null => Opened::Free(Box::new(Nothing::of(format(args, rate)?))),
+        End::Card(id) => Opened::Card(card(args, id, true, rate)?),
+    })
+}
+
+fn output(args: &Args, to: End, rate: Option<SampleRate>, heard: Format) -> Result<Opened<dyn Sink>> {
+    // As what is heard, but for what is said.
+    let like = Format {
+        rate: rate.unwrap_or(heard.rate),
+        channels: args.channels.unwrap_or(heard.channels),
+        ..heard
+    };
+    Ok(match to {
+        End::File(path) => {
+            let sink = FileSink::begin(path, like.rate, like.channels, like.block, args.depth.into())?;
+            Opened::Free(Box::new(sink))
+        }
+        End::Null => Opened::Free(Box::new(Nothing::of(like))),
+        End::Card(id) => Opened::Card(card(args, id, false, rate)?),
+    })
+}
+
+#[cfg(feature = "devices")]
+fn card(args: &Args, id: Option<&str>, input: bool, rate: Option<SampleRate>) -> Result<Box<dyn Device>> {
+    use crate::audio::device::card::{Card, Wanted, Way};
+    let wanted = Wanted { rate, channels: args.channels, block: args.block };
+    Ok(Box::new(Card::open(id, if input { Way::In } else { Way::Out }, wanted)?))
+}
+
+#[cfg(not(feature = "devices"))]
+fn card(_: &Args, id: Option<&str>, _: bool, _: Option<SampleRate>) -> Result<Box<dyn Device>> {
+    let why = "this build has none (feature devices); file:PATH and null are there".into();
+    Err(Error::Unavailable { what: id.unwrap_or("a sound device").into(), why })
+}
+
+type Tail = std::sync::Arc<std::sync::atomic::AtomicUsize>;
+
+/// The line between two ends; what has no clock becomes one device. And where its tail is to be set.
+fn open(
+    model: &Model,
+    source: Opened<dyn Source>,
+    sink: Opened<dyn Sink>,
+    paced: bool,
+    options: LineOptions,
+) -> Result<(Line, Option<Tail>)> {
+    let (mut devices, mut free) = (Vec::new(), (None, None));
+    match source {
+        Opened::Free(source) => free.0 = Some(source),
+        Opened::Card(card) => devices.push(card),
+    }
+    match sink {
+        Opened::Free(sink) => free.1 = Some(sink),
+        Opened::Card(card) => devices.push(card),
+    }
+    let mut tail = None;
+    if free.0.is_some() || free.1.is_some() {
+        let clocked = Clocked::new("file", free.0, free.1, paced);
+        tail = Some(clocked.tail());
+        devices.push(Box::new(clocked));
+    }
+    Ok((Line::open(model, devices, options)?, tail))
+}

@@ -1,0 +1,141 @@
+//! The loop beside the sound: devices are tended, recordings written, wishes passed on, and it is told how it goes.
+
+use std::io::IsTerminal;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+use super::keys::{self, Key};
+use super::plan::Plan;
+use super::screen::Screen;
+use super::status::{Reader, Status};
+use crate::cli::exit::{Tally, complain};
+use crate::cli::{print, stop};
+use crate::engine::live::Doing;
+use crate::{Error, Result};
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(20);
+const SECOND: Duration = Duration::from_secs(1);
+/// What a key changes the mix by.
+const STEP: f32 = 0.05;
+
+/// Where wishes come from and news goes.
+enum Face {
+    Screen(Box<Screen>),
+    Lines(Receiver<Key>),
+}
+
+pub fn run(mut plan: Plan) -> Result<Tally> {
+    let stop = stop::flag()?;
+    let mut reader = Reader::new(plan.models[0].0.clone(), plan.mix);
+    let on_screen = !plan.json && std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
+    let mut face = if on_screen {
+        Face::Screen(Box::new(Screen::open(&plan.line)?))
+    } else {
+        Face::Lines(keys::lines())
+    };
+    let opening = reader.status(&plan.line, None, 0);
+    face.tell(&opening)?;
+    plan.line.start()?;
+    let mut last = opening;
+    let mut told = Instant::now();
+    let failed = loop {
+        let doing = plan.line.tend();
+        plan.records.write();
+        if let Some(why) = plan.line.failed() {
+            break Some(why);
+        }
+        let peaks = reader.look(&plan.line);
+        if told.elapsed() >= SECOND {
+            told += SECOND;
+            last = reader.status(&plan.line, Some(&doing), plan.records.lost());
+            face.tell(&last)?;
+        }
+        let timely = plan.seconds.is_none_or(|seconds| reader.seconds() < seconds);
+        if doing == Doing::Done || !timely || stop.load(Ordering::Relaxed) {
+            break None;
+        }
+        match face.key(&last, peaks, &reader)? {
+            Some(Key::Quit) => break None,
+            Some(key) => grant(key, &mut plan, &mut reader),
+            None => {}
+        }
+    };
+    // What is in the devices' hands is heard to its end.
+    let [_, ahead] = plan.line.device_seconds();
+    std::thread::sleep(Duration::from_secs_f64(ahead.min(1.0)));
+    let end = reader.status(&plan.line, Some(&Doing::Done), plan.records.lost());
+    face.close(&end)?;
+    drop(plan.line);
+    plan.records.finish()?;
+    match failed {
+        Some(why) => Err(Error::Unavailable { what: "the line".into(), why }),
+        None => Ok(Tally::ONE),
+    }
+}
+
+/// Does what was asked for; what cannot be done now is one line.
+fn grant(key: Key, plan: &mut Plan, reader: &mut Reader) {
+    let remote = &mut plan.line.remote;
+    let granted = match key {
+        Key::Bypass => {
+            reader.bypass = !reader.bypass;
+            remote.bypass(reader.bypass)
+        }
+        Key::More | Key::Less => {
+            let by = if key == Key::More { STEP } else { -STEP };
+            // In whole steps, so that neither end is missed by a rounding.
+            reader.mix = (((reader.mix + by) / STEP).round() * STEP).clamp(0.0, 1.0);
+            remote.mix(reader.mix)
+        }
+        Key::Reset => remote.swap(&plan.models[0].1),
+        Key::Swap => {
+            plan.models.rotate_left(1);
+            reader.model = plan.models[0].0.clone();
+            remote.swap(&plan.models[0].1)
+        }
+        Key::Quit => Ok(()),
+    };
+    if let Err(error) = granted {
+        complain(&error.to_string());
+    }
+}
+
+impl Face {
+    fn tell(&mut self, status: &Status) -> Result<()> {
+        match self {
+            Self::Screen(_) => Ok(()),
+            Self::Lines(_) => {
+                let json = serde_json::to_string(status)
+                    .map_err(|e| Error::input("JSON", "text and finite numbers", e.to_string()))?;
+                print::text(&format!("{json}\n"))
+            }
+        }
+    }
+
+    /// Waits for a wish until the next look.
+    fn key(&mut self, status: &Status, peaks: [f32; 2], reader: &Reader) -> Result<Option<Key>> {
+        match self {
+            Self::Screen(screen) => screen.key(status, peaks, reader, LOOK),
+            Self::Lines(keys) => match keys.recv_timeout(LOOK) {
+                Ok(key) => Ok(Some(key)),
+                Err(std::sync::mpsc::RecvTimeoutError::Timeout) => Ok(None),
+                // Standard input has ended; what runs goes on.
+                Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => {
+                    std::thread::sleep(LOOK);
+                    Ok(None)
+                }
+            },
+        }
+    }
+
+    fn close(&mut self, end: &Status) -> Result<()> {
+        self.tell(end)?;
+        if let Self::Screen(screen) = self {
+            screen.close();
+            print::text(&format!("{}\n", end.summary()))?;
+        }
+        Ok(())
+    }
+}

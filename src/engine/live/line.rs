@@ -1,0 +1,234 @@
+//! A session between devices: opened, started, tended, until whoever opened it drops it.
+//!
+//! ```text
+//! Line::open(model, devices) ─► start ─► tend, some times a second: lost devices are sought again, what is spent is freed ─► drop
+//! ```
+//!
+//! A device that is lost leaves its end of the session where it is, state and all; when it is back, the sound goes on.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::chain::Ends;
+use super::session::{Remote, Session};
+use super::slot::Slot;
+use super::tap::Tapped;
+use super::wire::{Capture, Gauges, Playback, wire};
+use crate::audio::SampleRate;
+use crate::audio::device::{Calls, Device, Format, Health, Running};
+use crate::model::Model;
+use crate::{Error, Result};
+
+/// A device that has not called for so long is lost; at its beginning some take more than a second.
+const SILENT: Duration = Duration::from_millis(2_500);
+/// Between two tries to get a lost device back.
+const RETRY: Duration = Duration::from_secs(1);
+/// Of the time in which frames last that are kept in hand before playback asks: bursts of a device, or of a thread that was held up.
+const BURST_S: f64 = 0.2;
+
+/// How a line is opened.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LineOptions {
+    /// The share of the model's sound, 0 to 1.
+    pub mix: f32,
+    /// Frames of the rate out that are kept in hand; a call's, between two devices, where it isn't said.
+    pub margin: Option<usize>,
+}
+
+impl Default for LineOptions {
+    fn default() -> Self {
+        Self { mix: 1.0, margin: None }
+    }
+}
+
+/// What a line is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Doing {
+    /// Frames go through.
+    Running,
+    /// A device's frames have come to their end.
+    Done,
+    /// A device is gone, and sought again: its name and what happened.
+    Lost(String),
+}
+
+/// Devices, and the session between them.
+pub struct Line {
+    attached: Vec<Attached>,
+    /// What steers the session.
+    pub remote: Remote,
+    /// What the wire tells.
+    pub gauges: Gauges,
+    ends: Ends,
+    capture: Slot<Capture>,
+    playback: Slot<Playback>,
+}
+
+struct Attached {
+    device: Box<dyn Device>,
+    running: Option<Running>,
+    health: Arc<Health>,
+    /// Calls that were seen, and when they were seen to grow, or the device was last sought.
+    calls: u64,
+    since: Instant,
+    /// Xruns of those before it was lost.
+    xruns: u64,
+}
+
+/// What two devices, or the two halves of one, make the session stand between.
+fn ends(devices: &[Box<dyn Device>], options: LineOptions) -> Result<Ends> {
+    let find = |what: &str, of: fn(&dyn Device) -> Option<Format>| {
+        let found = devices.iter().find_map(|device| Some((device, of(device.as_ref())?)));
+        found.ok_or_else(|| Error::input("devices", format!("one with {what}"), "none"))
+    };
+    let (from, input) = find("an input", |device| device.input())?;
+    let (to, output) = find("an output", |device| device.output())?;
+    let two = !std::ptr::eq(from, to);
+    let frames = input.rate.frames_at(output.rate, input.block);
+    Ok(Ends {
+        rate_in: input.rate,
+        rate_out: output.rate,
+        channels_in: input.channels,
+        channels_out: output.channels,
+        two_clocks: two && (from.clock().is_none() || from.clock() != to.clock()),
+        margin: options.margin.unwrap_or(if two { frames.max(output.block) } else { 0 }),
+        burst: burst(input.rate, input.block.max(output.rate.frames_at(input.rate, output.block))),
+    })
+}
+
+fn burst(rate: SampleRate, block: usize) -> usize {
+    ((BURST_S * f64::from(rate.hz())) as usize).max(4 * block)
+}
+
+impl Line {
+    /// Opens a session between devices, the first that has an input and the first that has an output. They stand still until
+    /// [`start`](Self::start).
+    pub fn open(model: &Model, devices: Vec<Box<dyn Device>>, options: LineOptions) -> Result<Self> {
+        let ends = ends(&devices, options)?;
+        let (session, remote) = Session::open(model, ends, options.mix)?;
+        let (capture, playback, gauges) = wire(session);
+        let attached = devices.into_iter().map(|device| Attached {
+            device,
+            running: None,
+            health: Arc::default(),
+            calls: 0,
+            since: Instant::now(),
+            xruns: 0,
+        });
+        Ok(Self {
+            attached: attached.collect(),
+            remote,
+            gauges,
+            ends,
+            capture: Slot::new(capture),
+            playback: Slot::new(playback),
+        })
+    }
+
+    /// What the session stands between.
+    pub fn ends(&self) -> Ends {
+        self.ends
+    }
+
+    /// A copy of what comes in, for whoever takes it within two seconds; before the start.
+    pub fn tap_input(&self) -> Option<Tapped> {
+        self.capture.with(Capture::tap)
+    }
+
+    /// A copy of what goes out.
+    pub fn tap_output(&self) -> Option<Tapped> {
+        self.playback.with(Playback::tap)
+    }
+
+    /// The devices' names.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.attached.iter().map(|attached| attached.device.name())
+    }
+
+    /// Times that the devices themselves had frames too late or too many.
+    pub fn xruns(&self) -> u64 {
+        let of = |attached: &Attached| attached.xruns + attached.health.xruns.load(Ordering::Relaxed);
+        self.attached.iter().map(of).sum()
+    }
+
+    /// Seconds between a microphone and its calls, and between a call and the loudspeaker, as the devices say.
+    pub fn device_seconds(&self) -> [f64; 2] {
+        let [input, output] = [0, 1].map(|way| {
+            let ahead =
+                |attached: &Attached| attached.health.ahead.get(way).map_or(0, |n| n.load(Ordering::Relaxed));
+            self.attached.iter().map(ahead).max().unwrap_or(0) as usize
+        });
+        [self.ends.rate_in.seconds(input), self.ends.rate_out.seconds(output)]
+    }
+
+    /// Starts the devices.
+    pub fn start(&mut self) -> Result<()> {
+        let (capture, playback) = (self.capture.clone(), self.playback.clone());
+        self.attached.iter_mut().try_for_each(|attached| attached.start(&capture, &playback))
+    }
+
+    /// What is to be done off the audio threads; to be called some times a second.
+    pub fn tend(&mut self) -> Doing {
+        self.remote.tidy();
+        let (capture, playback) = (self.capture.clone(), self.playback.clone());
+        let all: Vec<Doing> =
+            self.attached.iter_mut().map(|attached| attached.tend(&capture, &playback)).collect();
+        let first = |wanted: fn(&Doing) -> bool| all.iter().find(|doing| wanted(doing)).cloned();
+        first(|doing| matches!(doing, Doing::Lost(_)))
+            .or_else(|| first(|doing| *doing == Doing::Done))
+            .unwrap_or(Doing::Running)
+    }
+
+    /// Why a device that cannot come back has ended.
+    pub fn failed(&self) -> Option<String> {
+        let lost = |attached: &Attached| attached.health.lost().filter(|_| !attached.device.comes_back());
+        self.attached.iter().find_map(lost)
+    }
+}
+
+impl Attached {
+    fn start(&mut self, capture: &Slot<Capture>, playback: &Slot<Playback>) -> Result<()> {
+        let (capture, playback) = (capture.clone(), playback.clone());
+        let mut calls = Calls::default();
+        if self.device.input().is_some() {
+            calls.hear = Some(Box::new(move |frames| _ = capture.with(|capture| capture.push(frames))));
+        }
+        if self.device.output().is_some() {
+            calls.fill = Some(Box::new(move |frames| {
+                if playback.with(|playback| playback.fill(frames)).is_none() {
+                    frames.fill(0.0);
+                }
+            }));
+        }
+        self.running = Some(self.device.start(calls, &self.health)?);
+        (self.calls, self.since) = (0, Instant::now());
+        Ok(())
+    }
+
+    fn tend(&mut self, capture: &Slot<Capture>, playback: &Slot<Playback>) -> Doing {
+        if self.health.is_done() {
+            return Doing::Done;
+        }
+        let calls = self.health.calls.load(Ordering::Relaxed);
+        if calls != self.calls {
+            (self.calls, self.since) = (calls, Instant::now());
+        } else if self.since.elapsed() > SILENT && self.running.is_some() && self.device.comes_back() {
+            self.health.lose("it has not called for 2.5 s");
+        }
+        let Some(why) = self.health.lost() else { return Doing::Running };
+        let lost = Doing::Lost(format!("{}: {why}", self.device.name()));
+        if self.running.take().is_some() {
+            self.since = Instant::now();
+        } else if self.device.comes_back() && self.since.elapsed() > RETRY {
+            self.since = Instant::now();
+            let former = std::mem::take(&mut self.health);
+            self.xruns += former.xruns.load(Ordering::Relaxed);
+            match self.device.reopen().and_then(|()| self.start(capture, playback)) {
+                Ok(()) => return Doing::Running,
+                Err(_) => self.health.lose(why),
+            }
+        }
+        lost
+    }
+}

@@ -1,0 +1,191 @@
+//! Live through files and nothing: the same engine without a sound card.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use cascabel::audio::{SampleRate, resample_to_length};
+use serde_json::Value;
+
+use super::support::{Folder, Run};
+
+/// The lines that a run told.
+fn told(run: &Run) -> Vec<Value> {
+    run.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn number(line: &Value, path: &str) -> f64 {
+    line.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("no {path} in {line}"))
+}
+
+#[test]
+fn files_are_processed_bit_for_bit_at_the_reported_latency() {
+    let folder = Folder::new();
+    folder.filter("model");
+    folder.tone("in.wav", 16_000, 2, 20_001);
+    for depth in ["16", "32f"] {
+        folder.run(&format!("process in.wav -o whole.wav --model model --depth {depth}")).ok();
+        let whole = folder.sound("whole.wav");
+        for block in [1, 64, 100, 4_096] {
+            let run = folder.run(&format!(
+                "live --model model --input file:in.wav --output file:out.wav --block {block} --depth {depth}"
+            ));
+            let lines = told(&run.ok());
+            let latency = number(&lines[0], "/latency_ms/total_frames") as usize;
+            assert_eq!(latency, 69, "the model's own");
+            let out = folder.sound("out.wav");
+            assert_eq!(out.frames(), 20_001 + latency);
+            for (live, whole) in out.channels().iter().zip(whole.channels()) {
+                assert!(live[latency..] == whole[..], "{depth} bits, blocks of {block}");
+            }
+            let last = lines.last().unwrap();
+            assert_eq!(last["state"], "done");
+            let counts =
+                ["missing", "dropped", "lost", "xruns"].map(|name| number(last, &format!("/{name}")));
+            assert_eq!(counts, [0.0; 4]);
+        }
+    }
+    assert_eq!(folder.files(), ["in.wav", "model", "out.wav", "whole.wav"]);
+}
+
+#[test]
+fn other_rates_are_late_as_reported() {
+    let folder = Folder::new();
+    folder.tone("in.wav", 44_100, 1, 44_100);
+    // The dry sound is what came in: what comes out at another rate is it, resampled and late.
+    let run = folder.run("live --input file:in.wav --output file:out.wav --rate 48000 --mix 0 --depth 32f");
+    let latency = number(&told(&run.ok())[0], "/latency_ms/total_frames") as usize;
+    let out = folder.sound("out.wav");
+    assert_eq!((out.rate().hz(), out.frames()), (48_000, 48_000 + latency));
+    let expected =
+        resample_to_length(&folder.sound("in.wav"), SampleRate::new(48_000).unwrap(), 48_000).unwrap();
+    let off = out.channels()[0][latency..].iter().zip(&expected.channels()[0]).skip(500).take(47_000);
+    let most = off.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(most < 1e-3, "{most}");
+}
+
+#[test]
+fn by_the_clock_a_take_is_recorded_at_both_ends() {
+    let folder = Folder::new();
+    folder.filter("model");
+    folder.tone("in.wav", 16_000, 1, 8_000);
+    let begun = Instant::now();
+    let line = "live --model model --input file:in.wav --output file:out.wav --realtime --block 160 --depth 32f \
+                --record said.wav --record-input heard.wav";
+    folder.run(line).ok();
+    assert!(begun.elapsed() > Duration::from_millis(450));
+    assert_eq!(folder.bytes("said.wav"), folder.bytes("out.wav"));
+    let heard = folder.sound("heard.wav");
+    assert!(heard.channels()[0][..8_000] == folder.sound("in.wav").channels()[0][..]);
+}
+
+#[test]
+fn wishes_come_by_lines_and_an_end_by_q() {
+    let folder = Folder::new();
+    folder.filter("model");
+    let mut live = Command::new(env!("CARGO_BIN_EXE_cascabel"))
+        .args(
+            "live --model model --swap denoise --input null --output file:out.wav --block 64 --rate 16000"
+                .split(' '),
+        )
+        .current_dir(folder.path(""))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut wishes = live.stdin.take().unwrap();
+    let mut lines = BufReader::new(live.stdout.take().unwrap()).lines().map(|line| line.unwrap());
+    let mut next = || serde_json::from_str::<Value>(&lines.next().unwrap()).unwrap();
+    assert_eq!(next()["state"], "opening");
+    wishes.write_all(b"b\n-\n-\ns\nx\n").unwrap();
+    let mut line = next();
+    for _ in 0..10 {
+        if number(&line, "/swapped") > 0.0 {
+            break;
+        }
+        line = next();
+    }
+    assert_eq!(
+        (&line["bypass"], &line["model"], &line["state"]),
+        (&true.into(), &"denoise".into(), &"running".into())
+    );
+    assert!((number(&line, "/mix") - 0.9).abs() < 1e-6);
+    assert!(number(&line, "/output/frames") > 8_000.0 && number(&line, "/load/blocks") > 100.0);
+    wishes.write_all(b"q\n").unwrap();
+    let output = live.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let complaint = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(complaint, "cascabel: expected b, +, -, r, s or q, got \"x\"\n");
+    assert!(folder.sound("out.wav").frames() > 8_000);
+}
+
+#[test]
+fn what_cannot_be_is_one_line_and_leaves_nothing() {
+    let folder = Folder::new();
+    folder.filter("model");
+    folder.tone("in.wav", 16_000, 1, 800);
+    let before = folder.files();
+    let files = "live --input file:in.wav --output file:out.wav";
+    for (line, parts) in [
+        (format!("{files} --mix 2"), ["--mix", "0 to 1", "2"]),
+        (format!("{files} --block 0"), ["--block", "1 to 65536", "0"]),
+        (format!("{files} --channels 27"), ["--channels", "1 to 26", "27"]),
+        (format!("{files} --margin 2000000"), ["--margin", "0 to 1048576", "2000000"]),
+        (format!("{files} --rate 7"), ["--rate", "1000 to 768000", "7 Hz"]),
+        (format!("{files} --seconds 0"), ["--seconds", "more than 0", "0"]),
+        (format!("{files} --model nosuch"), ["model nosuch", "denoise", "no such file"]),
+        (format!("{files} --model digits"), ["model", "a filter", "generator"]),
+        (format!("{files} --swap digits"), ["model", "a filter", "generator"]),
+        (format!("{files} --record a.wav"), ["--record", "--realtime", "as fast as they go"]),
+        (format!("{files} --realtime --record out.wav"), ["--record", "another file", "out.wav"]),
+        ("live --input file:no.wav --output null".into(), ["open", "no.wav", "No such file"]),
+        ("live --input file:model --output null".into(), ["model", "sound", "got"]),
+        (
+            "live --input file:in.wav --output file:no/out.wav".into(),
+            ["create", "no/out.wav", "No such file"],
+        ),
+        ("live --input file:in.wav --output file:.".into(), [".", "a file to write", "a folder"]),
+    ] {
+        folder.run(&line).refused(2, &parts);
+        assert_eq!(folder.files(), before, "{line}");
+    }
+}
+
+#[cfg(feature = "devices")]
+#[test]
+fn devices_that_are_not_there_are_named_beside_those_that_are() {
+    let folder = Folder::new();
+    for way in
+        ["--input nosuch --output null", "--input null --output nosuch", "--input alsa:nosuch --output null"]
+    {
+        folder.run(&format!("live {way}")).refused(2, &["nosuch", "file:PATH or null"]);
+    }
+    let list = folder.run("devices --json").ok();
+    let list: Value = serde_json::from_slice(&list.out).unwrap();
+    assert!(list["hosts"].as_array().unwrap().iter().all(|host| host["name"].is_string()));
+    assert!(folder.run("devices").ok().text().contains(list["hosts"][0]["name"].as_str().unwrap()));
+}
+
+/// A limit on the size of files, as a disk that is full.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_ends_the_recording_and_not_the_sound() {
+    let folder = Folder::new();
+    folder.filter("model");
+    let live = "live --model model --input null --output null --rate 48000 --seconds 2.5 --record take.wav";
+    let run = Command::new("bash")
+        .args(["-c", &format!("trap '' XFSZ; ulimit -f 100; exec {} {live}", env!("CARGO_BIN_EXE_cascabel"))])
+        .current_dir(folder.path(""))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let complaint = String::from_utf8(run.stderr).unwrap();
+    assert_eq!(run.status.code(), Some(0), "{complaint}");
+    assert_eq!(complaint.lines().count(), 1, "{complaint}");
+    assert!(complaint.contains("take.wav ends here, the sound goes on"), "{complaint}");
+    let kept = folder.sound("take.wav").frames();
+    assert!((30_000..=51_200).contains(&kept), "{kept}");
+    let last: Value = serde_json::from_slice(run.stdout.split(|b| *b == b'\n').nth_back(1).unwrap()).unwrap();
+    assert!(number(&last, "/output/frames") > 100_000.0, "{last}");
+}
