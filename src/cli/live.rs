@@ -29,7 +29,7 @@ pub struct Args {
     /// The same to play to; the default loudspeaker without it
     #[arg(long, value_name = "ID")]
     output: Option<String>,
-    /// The name of a bundled model, or a model file
+    /// The name of a bundled model, or a model file; none lets the sound through as it is
     #[arg(long, value_name = "NAME|PATH", default_value = crate::engine::bundled::DEFAULT)]
     model: String,
     /// A model that key s, or a line s on standard input, goes over to, and back

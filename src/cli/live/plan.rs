@@ -21,7 +21,7 @@ const MOST_CHANNELS: usize = 26;
 pub struct Plan {
     pub line: Line,
     /// The models by their names: the one that is run, and the one that it is swapped for.
-    pub models: Vec<(String, Model)>,
+    pub models: Vec<(String, Option<Model>)>,
     pub mix: f32,
     pub records: Records,
     pub seconds: Option<f64>,
@@ -67,7 +67,7 @@ impl Plan {
             let expected = "a device or --realtime: between files, the output is the record";
             return Err(Error::input("--record", expected, "files, as fast as they go"));
         }
-        let model = named::open(&args.model)?.model;
+        let model = model(&args.model)?;
         let source = input(args, from, rate)?;
         let heard = match &source {
             Opened::Free(source) => source.format(),
@@ -75,7 +75,7 @@ impl Plan {
         };
         let sink = output(args, to, rate, heard)?;
         let options = LineOptions { mix: args.mix, margin: args.margin };
-        let (line, tail) = open(&model, source, sink, paced, options)?;
+        let (line, tail) = open(model.as_ref(), source, sink, paced, options)?;
         let latency = line.remote.latency().total;
         if let Some(tail) = tail {
             let ends = line.ends();
@@ -85,15 +85,20 @@ impl Plan {
         }
         let mut models = vec![(args.model.clone(), model)];
         if let Some(name) = &args.swap {
-            models.push((name.clone(), named::open(name)?.model));
+            models.push((name.clone(), self::model(name)?));
         }
         for (name, model) in &models {
             // Opened at least: a swap finds no other kind of model.
-            pace::check(model, line.ends(), name, paced)?;
+            pace::check(model.as_ref(), line.ends(), name, paced)?;
         }
         let records = Records::begin(args, &line)?;
         Ok(Self { line, models, mix: args.mix, records, seconds: args.seconds, json: args.json })
     }
+}
+
+/// A model by its name; none is one too.
+fn model(name: &str) -> Result<Option<Model>> {
+    if name == "none" { Ok(None) } else { named::open(name).map(|named| Some(named.model)) }
 }
 
 /// Refuses numbers out of range before anything is opened; the rate, if one is given.
@@ -177,7 +182,7 @@ type Tail = std::sync::Arc<std::sync::atomic::AtomicUsize>;
 
 /// The line between two ends; what has no clock becomes one device. And where its tail is to be set.
 fn open(
-    model: &Model,
+    model: Option<&Model>,
     source: Opened<dyn Source>,
     sink: Opened<dyn Sink>,
     paced: bool,

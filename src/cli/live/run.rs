@@ -89,11 +89,11 @@ fn grant(key: Key, plan: &mut Plan, reader: &mut Reader) {
             reader.mix = (((reader.mix + by) / STEP).round() * STEP).clamp(0.0, 1.0);
             remote.mix(reader.mix)
         }
-        Key::Reset => remote.swap(&plan.models[0].1),
+        Key::Reset => remote.swap(plan.models[0].1.as_ref()),
         Key::Swap => {
             plan.models.rotate_left(1);
             reader.model = plan.models[0].0.clone();
-            remote.swap(&plan.models[0].1)
+            remote.swap(plan.models[0].1.as_ref())
         }
         Key::Quit => Ok(()),
     };

@@ -57,9 +57,9 @@ pub struct Latency {
     pub total: usize,
 }
 
-/// One model between two rates.
+/// One model between two rates, or none: then what comes goes out as it is, at the rate that is wanted.
 pub struct Chain {
-    cpu: Cpu,
+    cpu: Option<Cpu>,
     ends: Ends,
     latency: Latency,
     /// Channels of the model.
@@ -76,18 +76,19 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// Opens a filter between two ends. All memory is taken here.
-    pub fn open(model: &Model, ends: Ends) -> Result<Self> {
-        let Config::Filter(config) = &model.config else {
-            return Err(Error::input("model", "a filter (sound to sound)", model.config.kind()));
+    /// Opens a filter between two ends, or nothing but their converters. All memory is taken here.
+    pub fn open(model: Option<&Model>, ends: Ends) -> Result<Self> {
+        let (rate, width) = match model.map(|model| &model.config) {
+            Some(Config::Filter(config)) => (SampleRate::new(config.rate)?, config.channels),
+            Some(other) => return Err(Error::input("model", "a filter (sound to sound)", other.kind())),
+            None => (ends.rate_out, 1),
         };
-        let (rate, width) = (SampleRate::new(config.rate)?, config.channels);
         let channels = if ends.channels_in == ends.channels_out { ends.channels_in } else { 1 };
         if ends.channels_in * ends.channels_out == 0 || !channels.is_multiple_of(width) {
             let expected = format!("a multiple of the model's {width} channels");
             return Err(Error::input("device", expected, channels.to_string()));
         }
-        let latency = latency(rate, model.latency(), ends);
+        let latency = latency(model.map(|model| (rate, model.latency())), ends);
         // A block's rows at the model's rate.
         let rows = ends.rate_in.frames_at(rate, BLOCK) + 2;
         let burst = ends.burst.max(BLOCK);
@@ -97,20 +98,26 @@ impl Chain {
         };
         // Output 0 of either lies T frames of the rate out before the beginning, the model's ℓ rows later.
         let (up_late, up_unit) = parts(rate, ends.rate_out, latency.total);
-        let up_start = model.latency() as i64 * up_unit - up_late;
+        let up_start = model.map_or(0, Model::latency) as i64 * up_unit - up_late;
         let (dry_late, _) = parts(ends.rate_in, ends.rate_out, latency.total);
         let streams = channels / width;
-        let cpu = open(model, Limits { max_rows: rows, max_streams: streams })?;
+        let cpu =
+            model.map(|model| open(model, Limits { max_rows: rows, max_streams: streams })).transpose()?;
+        // Without a model nothing goes that way.
+        let (down, up) = match model {
+            Some(_) => {
+                let room = ends.rate_in.frames_at(rate, burst) + rows;
+                (heard(rate, 0), vec![Converter::new(rate, ends.rate_out, up_start, room); channels])
+            }
+            None => (Vec::new(), Vec::new()),
+        };
         Ok(Self {
             cpu,
             ends,
             latency,
             width,
-            down: heard(rate, 0),
-            up: vec![
-                Converter::new(rate, ends.rate_out, up_start, ends.rate_in.frames_at(rate, burst) + rows);
-                channels
-            ],
+            down,
+            up,
             dry: heard(ends.rate_out, -dry_late),
             feeds: (0..streams).map(|stream| Feed { stream, rows: 0 }).collect(),
             one: vec![0.0; rows.max(BLOCK)],
@@ -175,7 +182,8 @@ impl Chain {
         let input = self.input.get(..count).unwrap_or_default();
         let output = self.output.get_mut(..count).unwrap_or_default();
         // Feeds and lengths are right by construction; were they not, this would be silence.
-        if self.cpu.advance(&self.feeds, Rows::Samples(input), output).is_err() {
+        let advanced = self.cpu.as_mut().map(|cpu| cpu.advance(&self.feeds, Rows::Samples(input), output));
+        if !matches!(advanced, Some(Ok(()))) {
             output.fill(0.0);
         }
         for (c, up) in self.up.iter_mut().enumerate() {
@@ -188,15 +196,18 @@ impl Chain {
 
     /// Frames out that are ready.
     pub(super) fn ready(&self) -> usize {
-        let of = |converters: &[Converter]| converters.first().map_or(0, Converter::ready);
+        let of = |converters: &[Converter]| converters.first().map_or(usize::MAX, Converter::ready);
         of(&self.up).min(of(&self.dry))
     }
 
     /// Writes the next frames of a channel, which are ready.
     pub(super) fn say(&mut self, channel: usize, dry: &mut [f32], wet: &mut [f32]) {
-        if let (Some(from_dry), Some(from_up)) = (self.dry.get_mut(channel), self.up.get_mut(channel)) {
-            from_dry.pull(dry);
-            from_up.pull(wet);
+        if let Some(from) = self.dry.get_mut(channel) {
+            from.pull(dry);
+        }
+        match self.up.get_mut(channel) {
+            Some(from) => _ = from.pull(wet),
+            None => wet.copy_from_slice(dry),
         }
     }
 
@@ -224,15 +235,18 @@ fn parts(from: SampleRate, to: SampleRate, frames: usize) -> (i64, i64) {
     (frames as i64 * (i64::from(from.hz()) / divisor), i64::from(to.hz()) / divisor)
 }
 
-fn latency(rate: SampleRate, own: usize, ends: Ends) -> Latency {
+/// Of a model's rate and own latency, if there is one.
+fn latency(model: Option<(SampleRate, usize)>, ends: Ends) -> Latency {
     let out = f64::from(ends.rate_out.hz());
     let at = |frames: usize, rate: SampleRate| frames as f64 * out / f64::from(rate.hz());
-    let down = Converter::lookahead(ends.rate_in, rate, ends.two_clocks);
-    let up = Converter::lookahead(rate, ends.rate_out, false);
-    // Between two rates, up to a row is waited for that the next frame would bring.
-    let (to_model, model) = (at(down, ends.rate_in), at(own, rate));
-    let from_model = if down + up > 0 { at(up + 1, rate) } else { 0.0 };
     let dry = at(Converter::lookahead(ends.rate_in, ends.rate_out, ends.two_clocks), ends.rate_in);
+    let (to_model, model, from_model) = model.map_or((dry, 0.0, 0.0), |(rate, own)| {
+        let down = Converter::lookahead(ends.rate_in, rate, ends.two_clocks);
+        let up = Converter::lookahead(rate, ends.rate_out, false);
+        // Between two rates, up to a row is waited for that the next frame would bring.
+        let from_model = if down + up > 0 { at(up + 1, rate) } else { 0.0 };
+        (at(down, ends.rate_in), at(own, rate), from_model)
+    });
     let total = (to_model + model + from_model).max(dry).ceil() as usize + ends.margin;
     Latency { to_model, model, from_model, margin: ends.margin, total }
 }

@@ -102,9 +102,13 @@ fn burst(rate: SampleRate, block: usize) -> usize {
 }
 
 impl Line {
-    /// Opens a session between devices, the first that has an input and the first that has an output. They stand still until
+    /// Opens a session between devices, with a filter or with none, the first that has an input and the first that has an output. They stand still until
     /// [`start`](Self::start).
-    pub fn open(model: &Model, devices: Vec<Box<dyn Device>>, options: LineOptions) -> Result<Self> {
+    pub fn open<'m>(
+        model: impl Into<Option<&'m Model>>,
+        devices: Vec<Box<dyn Device>>,
+        options: LineOptions,
+    ) -> Result<Self> {
         let ends = ends(&devices, options)?;
         let (session, remote) = Session::open(model, ends, options.mix)?;
         let (capture, playback, gauges) = wire(session);

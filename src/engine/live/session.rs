@@ -129,9 +129,9 @@ impl Remote {
         self.send(Command::Bypass(on))
     }
 
-    /// Goes over to another model, or to the same from its beginning. The chain is made here.
-    pub fn swap(&mut self, model: &Model) -> Result<()> {
-        let chain = Chain::open(model, self.ends)?;
+    /// Goes over to another model, to the same from its beginning, or to none. The chain is made here.
+    pub fn swap<'m>(&mut self, model: impl Into<Option<&'m Model>>) -> Result<()> {
+        let chain = Chain::open(model.into(), self.ends)?;
         let latency = chain.latency();
         self.tidy();
         self.queues.coming.push(Box::new(chain)).map_err(|_| unheard())?;
@@ -168,9 +168,9 @@ fn unheard() -> Error {
 }
 
 impl Session {
-    /// Opens a session, and what steers it.
-    pub fn open(model: &Model, ends: Ends, mix: f32) -> Result<(Self, Remote)> {
-        let chain = Box::new(Chain::open(model, ends)?);
+    /// Opens a session with a filter, or with none, and what steers it.
+    pub fn open<'m>(model: impl Into<Option<&'m Model>>, ends: Ends, mix: f32) -> Result<(Self, Remote)> {
+        let chain = Box::new(Chain::open(model.into(), ends)?);
         let queues = Arc::new(Queues {
             commands: ArrayQueue::new(64),
             coming: ArrayQueue::new(4),

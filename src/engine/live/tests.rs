@@ -344,3 +344,20 @@ fn rtsan_wire() {
     // The first frame out is placed where the first call needs it: nothing of the burst is late.
     assert_eq!((remote.counts().dropped.load(Relaxed), remote.counts().missing.load(Relaxed)), (0, 0));
 }
+
+#[test]
+fn without_a_model_what_comes_goes_out() {
+    for (rate, late) in [(48_000, 7), (16_000, 0)] {
+        let input = noise(rate, 5_000);
+        let (mut session, mut remote) =
+            Session::open(None, Ends { margin: late, ..ends(rate, 1) }, 1.0).unwrap();
+        let out = run(&mut session, &input, &[64, 3]);
+        assert_eq!(remote.latency().total, late);
+        assert!(out[late..] == input[..5_000 - late]);
+        remote.swap(&model(1, 3)).unwrap();
+        remote.swap(None).unwrap();
+        let again = run(&mut session, &noise(rate, 40_000), &[64]);
+        assert_eq!(remote.counts().swapped.load(Relaxed), 2);
+        assert!(again[30_000..] == noise(rate, 40_000)[30_000 - late..40_000 - late]);
+    }
+}
