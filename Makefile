@@ -2,6 +2,7 @@
 # make test   every test
 # make kernels  run the GPU's kernels on the host against their definitions; compile them again, compare with what is committed
 # make gpu-test  the GPU's tests; without a GPU it says how many were not run
+# make servers  live, with JACK's dummy driver and PulseAudio's null sinks
 # make rtsan  the real-time path under the real-time sanitizer
 # make fuzz   model files, recipes and sounds, a minute each (FUZZ_SECONDS=600 for longer)
 SHELL := /bin/bash
@@ -10,7 +11,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 RTSAN_LIB := $(shell rustc --print sysroot 2>/dev/null)/lib/rustlib/$(HOST)/lib/librustc-stable_rt.rtsan.a
 
-.PHONY: demo test kernels gpu-test rtsan fuzz tools data
+.PHONY: demo test servers kernels gpu-test rtsan fuzz tools data
 
 demo: tools
 	$(CARGO) build --release
@@ -21,8 +22,16 @@ demo: tools
 test: tools
 	RAYON_NUM_THREADS=1 $(CARGO) test --all-targets
 	RAYON_NUM_THREADS=1 $(CARGO) test --doc
+	$(MAKE) servers
 	$(MAKE) rtsan
 	$(MAKE) gpu-test
+
+# Live, with real audio servers and no sound card.
+servers: tools
+	@{ command -v jackd && command -v pulseaudio && command -v paplay && ls /usr/lib/*/alsa-lib/libasound_module_pcm_pulse.so; } >/dev/null 2>&1 || \
+		{ $(SUDO) apt-get update && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y --no-install-recommends \
+			jackd2 pulseaudio pulseaudio-utils libasound2-plugins; }
+	$(CARGO) test --test servers -- --ignored --nocapture --test-threads 1
 
 # With a CUDA toolkit and a GPU.
 gpu-test:
@@ -63,10 +72,11 @@ fuzz: tools
 		RUSTUP_TOOLCHAIN=nightly cargo fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) -timeout=15 -max_len=20000 || exit 1; \
 	done
 
-# What a bare Debian machine with Rust may lack: a C compiler and linker for two dependencies.
+# What a bare Debian machine with Rust may lack: a C compiler and linker for two dependencies, ALSA's headers for sound cards.
 tools:
-	@command -v cc >/dev/null || { $(SUDO) apt-get update && $(SUDO) apt-get install -y --no-install-recommends gcc libc6-dev; } \
-		|| { echo "make: a C compiler is missing and could not be installed: install gcc" >&2; exit 2; }
+	@{ command -v cc && pkg-config --exists alsa; } >/dev/null 2>&1 || \
+		{ $(SUDO) apt-get update && $(SUDO) apt-get install -y --no-install-recommends gcc libc6-dev libasound2-dev pkg-config; } \
+		|| { echo "make: a C compiler or ALSA's headers are missing and could not be installed: install gcc, libasound2-dev and pkg-config" >&2; exit 2; }
 
 data:
 	models/data/prepare.sh data/denoise

@@ -5,14 +5,26 @@
 //! i    ← i + ω² · e · 1e6 / r      u = i + 2ω · e · 1e6 / r                 both in parts in a million, r in frames a second
 //! ```
 //!
-//! A loop of the second order, critically damped, settled in some 5/ω = 30 s: i becomes the drift and e becomes 0.
+//! A loop of the second order, critically damped, settled in some 5/ω = 30 s: i becomes the drift and e becomes 0. An e of more than 5 ms, as before
+//! anything is known of a device's calls, is not followed but made good at once.
 
 /// Radians a second.
 const OMEGA: f64 = 0.15;
 /// Seconds of a mean.
 const WINDOW_S: f64 = 1.0;
+/// Seconds of e that are made good at once.
+const JUMP_S: f64 = 0.005;
 /// The most that is followed, in parts in a million: two cents. Devices differ by some tens.
 const MOST: f64 = 1_000.0;
+
+/// What is to be done from here on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Course {
+    /// Leave out so many frames, or say so many again.
+    Jump(i64),
+    /// Follow so many parts in a million.
+    Follow(f64),
+}
 
 /// Follows one clock by another.
 pub(super) struct Follower {
@@ -28,8 +40,8 @@ impl Follower {
         Self { rate: f64::from(rate), sum: 0.0, calls: 0, passed: 0, drift: 0.0 }
     }
 
-    /// What is beyond before a call for so many frames; now and then, what is to be followed from here on.
-    pub(super) fn see(&mut self, beyond: f64, wanted: usize) -> Option<f64> {
+    /// What is beyond before a call for so many frames; once a second, what is to be done about it.
+    pub(super) fn see(&mut self, beyond: f64, wanted: usize) -> Option<Course> {
         self.sum += beyond;
         self.calls += 1;
         self.passed += wanted;
@@ -37,10 +49,14 @@ impl Follower {
         if seconds < WINDOW_S {
             return None;
         }
-        let e = self.sum / f64::from(self.calls) * 1e6 / self.rate;
+        let frames = self.sum / f64::from(self.calls);
         self.forget();
+        if frames.abs() > JUMP_S * self.rate {
+            return Some(Course::Jump(frames as i64));
+        }
+        let e = frames * 1e6 / self.rate;
         self.drift = (self.drift + OMEGA * OMEGA * e * seconds).clamp(-MOST, MOST);
-        Some((self.drift + 2.0 * OMEGA * e).clamp(-MOST, MOST))
+        Some(Course::Follow((self.drift + 2.0 * OMEGA * e).clamp(-MOST, MOST)))
     }
 
     /// Something was lost or left out: what was seen of this second says nothing.
@@ -65,7 +81,11 @@ mod tests {
         for _ in 0..seconds * 100 {
             noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             let seen = beyond + jitter * (f64::from(noise) / f64::from(u32::MAX) * 2.0 - 1.0);
-            followed = follower.see(seen, 480).unwrap_or(followed);
+            match follower.see(seen, 480) {
+                Some(Course::Jump(frames)) => beyond -= frames as f64,
+                Some(Course::Follow(parts)) => followed = parts,
+                None => {}
+            }
             beyond += 480.0 * 1e-6 * (drift - followed);
         }
         (beyond, follower)
@@ -73,7 +93,9 @@ mod tests {
 
     #[test]
     fn a_drift_is_found_and_nothing_is_left_in_hand() {
-        for (drift, begin) in [(0.0, 100.0), (50.0, 0.0), (-300.0, -200.0), (900.0, 0.0)] {
+        for (drift, begin) in
+            [(0.0, 100.0), (50.0, 0.0), (-300.0, -200.0), (900.0, 0.0), (100.0, 3_000.0), (-100.0, -3_000.0)]
+        {
             let (beyond, follower) = after(90, drift, begin, 0.0);
             assert!(beyond.abs() < 1.0, "{drift}: {beyond} beyond");
             assert!((follower.drift() - drift).abs() < 3.0, "{drift}: {}", follower.drift());

@@ -307,10 +307,16 @@ impl Session {
         let beyond = self.chain.in_hand() - wanted as f64;
         let excess = self.watch.excess(beyond, wanted);
         if excess > 0 {
-            self.shift(excess as i64);
-            self.gap.cut();
-            Counts::add(&self.counts.dropped, excess);
+            self.jump(excess as i64);
         }
+    }
+
+    /// Leaves out so many frames, which counts as dropped, or says so many again, which were missing then.
+    pub(super) fn jump(&mut self, frames: i64) {
+        self.shift(frames);
+        self.gap.cut();
+        let count = if frames > 0 { &self.counts.dropped } else { &self.counts.missing };
+        Counts::add(count, frames.unsigned_abs() as usize);
     }
 
     /// Moves the next frame out by so many, before anything has been said; below 0, back.

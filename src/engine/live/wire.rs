@@ -18,7 +18,7 @@ use ringbuf::traits::{Consumer, Observer, Producer, Split};
 use ringbuf::{HeapCons, HeapProd, HeapRb};
 
 use super::chain::BLOCK;
-use super::drift::Follower;
+use super::drift::{Course, Follower};
 use super::load::Load;
 use super::session::Session;
 use super::tap::{Tap, Tapped, tap};
@@ -239,9 +239,18 @@ impl Playback {
         if stale || trouble != self.trouble {
             self.trouble = trouble;
             follower.forget();
-        } else if let Some(parts) = follower.see(beyond, wanted) {
-            self.session.follow(parts);
-            self.gauges.drift.store(follower.drift().to_bits(), Ordering::Relaxed);
+            return;
+        }
+        match follower.see(beyond, wanted) {
+            Some(Course::Jump(frames)) => {
+                self.session.jump(frames);
+                self.trouble = self.session.trouble();
+            }
+            Some(Course::Follow(parts)) => {
+                self.session.follow(parts);
+                self.gauges.drift.store(follower.drift().to_bits(), Ordering::Relaxed);
+            }
+            None => {}
         }
     }
 }

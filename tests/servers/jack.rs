@@ -1,0 +1,124 @@
+//! JACK with its dummy driver. A client of the test's own is microphone and loudspeaker, so that both are known to the frame.
+
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use jack::{
+    AudioIn, AudioOut, Client, ClientOptions, Control, LoggerType, NotificationHandler, Port, ProcessScope,
+};
+
+use crate::sound::{judge, speech};
+use crate::spawned::{Live, Spawned, number, wait_for};
+
+const BLOCK: usize = 64;
+
+/// Plays, and records two ports at once.
+struct Deck {
+    microphone: Port<AudioOut>,
+    loudspeakers: [Port<AudioIn>; 2],
+    playing: Arc<Mutex<Take>>,
+}
+
+#[derive(Default)]
+struct Take {
+    speech: Vec<f32>,
+    at: Option<usize>,
+    heard: [Vec<f32>; 2],
+}
+
+impl jack::ProcessHandler for Deck {
+    fn process(&mut self, _: &Client, scope: &ProcessScope) -> Control {
+        let out = self.microphone.as_mut_slice(scope);
+        out.fill(0.0);
+        // The test's own thread holds it before and after a take alone.
+        let Ok(mut take) = self.playing.try_lock() else { return Control::Continue };
+        let Some(at) = take.at.filter(|at| *at < take.speech.len()) else { return Control::Continue };
+        let part = &take.speech[at..(at + out.len()).min(take.speech.len())];
+        out[..part.len()].copy_from_slice(part);
+        take.at = Some(at + out.len());
+        let Take { heard, .. } = &mut *take;
+        for (heard, port) in heard.iter_mut().zip(&self.loudspeakers) {
+            heard.extend(port.as_slice(scope));
+        }
+        Control::Continue
+    }
+}
+
+struct Xruns(Arc<AtomicU64>);
+
+impl NotificationHandler for Xruns {
+    fn xrun(&mut self, _: &Client) -> Control {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Control::Continue
+    }
+}
+
+fn server() -> (Spawned, Client) {
+    jack::set_logger(LoggerType::None);
+    let line = ["-R", "-P", "70", "-S", "-d", "dummy", "-r", "48000", "-p", "64"];
+    let mut command = Command::new("jackd");
+    let server = Spawned::start(command.args(line).stdout(Stdio::null()).stderr(Stdio::null()));
+    let mut client = None;
+    wait_for("JACK server", || {
+        client = Client::new("deck", ClientOptions::NO_START_SERVER).ok();
+        client.is_some()
+    });
+    (server, client.unwrap().0)
+}
+
+/// A take through the denoiser and through nothing, side by side.
+fn take() -> Result<(), String> {
+    let (_server, client) = server();
+    let (noisy, clean) = speech();
+    let common = "live --input jack --output jack --channels 1";
+    let (live, none) = (Live::start(common, &[]), Live::start(&format!("{common} --model none"), &[]));
+    let playing = Arc::new(Mutex::new(Take { speech: noisy.clone(), ..Take::default() }));
+    let loudspeakers = ["live", "none"].map(|name| client.register_port(name, AudioIn::default()).unwrap());
+    let microphone = client.register_port("mic", AudioOut::default()).unwrap();
+    let deck = Deck { microphone, loudspeakers, playing: playing.clone() };
+    let xruns = Arc::<AtomicU64>::default();
+    let client = client.activate_async(Xruns(xruns.clone()), deck).unwrap();
+    for (run, loudspeaker) in [(&live, "deck:live"), (&none, "deck:none")] {
+        let [input, output] =
+            ["in:in_0", "out:out_0"].map(|port| format!("cpal_client_{}_{port}", run.pid()));
+        wait_for(&input, || client.as_client().connect_ports_by_name("deck:mic", &input).is_ok());
+        wait_for(&output, || client.as_client().connect_ports_by_name(&output, loudspeaker).is_ok());
+    }
+    // Streams that begin make xruns of their own.
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let before = xruns.load(Ordering::Relaxed);
+    playing.lock().unwrap().at = Some(0);
+    wait_for("end of the take", || playing.try_lock().is_ok_and(|take| take.at >= Some(take.speech.len())));
+    let during = xruns.load(Ordering::Relaxed) - before;
+    let (live, none) = (live.end(), none.end());
+    let _ = client.deactivate();
+    let [heard, passed] = std::mem::take(&mut playing.lock().unwrap().heard);
+    let latency = number(&live[0], "/latency_ms/total_frames") as usize;
+    let last = live.last().unwrap();
+    println!(
+        "JACK, {during} xruns while playing; live: {} missing, {} left out, load {} / {} / {}",
+        number(last, "/missing"),
+        number(last, "/dropped"),
+        number(last, "/load/mean"),
+        number(last, "/load/p99"),
+        number(last, "/load/worst"),
+    );
+    let milliseconds = number(&live[0], "/latency_ms/total");
+    assert!(milliseconds <= 14.0, "{milliseconds} ms at 48 kHz and 64 frames");
+    let verdict = judge(&noisy, &clean, &heard, &passed);
+    let passed_late = number(&none[0], "/latency_ms/total_frames") as usize;
+    if verdict.passed_late.abs_diff(passed_late) > BLOCK {
+        return Err(format!("{verdict:?}, the pass-through reported {passed_late}"));
+    }
+    verdict.check(latency, BLOCK)
+}
+
+#[test]
+#[ignore = "needs audio servers: make servers"]
+fn jack_at_64_frames() {
+    // On a machine that others share, a call now and then comes late and its frames with it: one of three takes is to be whole.
+    let takes: Vec<String> = (0..3).map_while(|_| take().err()).collect();
+    takes.iter().for_each(|failed| println!("a take that was not whole: {failed}"));
+    assert!(takes.len() < 3, "{takes:#?}");
+}
