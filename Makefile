@@ -72,11 +72,11 @@ fuzz: tools
 		RUSTUP_TOOLCHAIN=nightly cargo fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) -timeout=15 -max_len=20000 || exit 1; \
 	done
 
-# What a bare Debian machine with Rust may lack: a C compiler and linker for two dependencies, ALSA's headers for sound cards.
+# What a bare Debian machine with Rust may lack: a C compiler and linker for two dependencies, headers for sound cards and audio servers.
 tools:
-	@{ command -v cc && pkg-config --exists alsa; } >/dev/null 2>&1 || \
-		{ $(SUDO) apt-get update && $(SUDO) apt-get install -y --no-install-recommends gcc libc6-dev libasound2-dev pkg-config; } \
-		|| { echo "make: a C compiler or ALSA's headers are missing and could not be installed: install gcc, libasound2-dev and pkg-config" >&2; exit 2; }
+	@{ command -v cc && pkg-config --exists alsa jack; } >/dev/null 2>&1 || \
+		{ $(SUDO) apt-get update && $(SUDO) apt-get install -y --no-install-recommends gcc libc6-dev libasound2-dev libjack-jackd2-dev pkg-config; } \
+		|| { echo "make: a C compiler or the headers of ALSA and JACK are missing and could not be installed: install gcc, libasound2-dev, libjack-jackd2-dev and pkg-config" >&2; exit 2; }
 
 data:
 	models/data/prepare.sh data/denoise
