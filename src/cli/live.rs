@@ -13,8 +13,12 @@ mod status;
 use std::path::PathBuf;
 
 use super::exit::Tally;
+use super::named;
 use super::process::Depth;
 use crate::Result;
+use crate::engine::GeneratorOptions;
+use crate::engine::live::AnswerOptions;
+use crate::model::{Config, Model};
 
 /// Run a model on what a microphone hears, and play it, while it comes
 ///
@@ -35,6 +39,24 @@ pub struct Args {
     /// A model that key s, or a line s on standard input, goes over to, and back
     #[arg(long, value_name = "NAME|PATH")]
     swap: Option<String>,
+    /// What the model does with what it hears: filters it, or, a generator of sound, answers when it ends
+    #[arg(long, value_enum, default_value_t = Mode::Filter)]
+    mode: Mode,
+    /// Answer in this class, of those the model knows; the first without it
+    #[arg(long, value_name = "NAME")]
+    class: Option<String>,
+    /// Every seed gives other answers
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// The level from which on something is heard, in dB of full scale; what is 6 dB quieter is silence
+    #[arg(long, value_name = "DB", default_value_t = -40.0, allow_negative_numbers = true)]
+    above: f32,
+    /// Seconds of silence before an answer
+    #[arg(long, value_name = "S", default_value_t = 0.5)]
+    pause: f64,
+    /// Seconds of the longest answer
+    #[arg(long, value_name = "S", default_value_t = 10.0)]
+    longest: f64,
     /// The share of the processed sound, 0 (the input) to 1
     #[arg(long, value_name = "0..1", default_value_t = 1.0, allow_negative_numbers = true)]
     mix: f32,
@@ -68,6 +90,28 @@ pub struct Args {
     /// JSON lines on a terminal too
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Mode {
+    /// What comes in goes out, changed
+    Filter,
+    /// Listens; when you stop, goes on from what it heard
+    Answer,
+}
+
+impl Args {
+    /// How a generator answers.
+    fn answer(&self, model: &Model) -> Result<AnswerOptions> {
+        let own = AnswerOptions::of(model);
+        let class = match (&self.class, &model.config) {
+            (Some(name), Config::Generator(config)) => named::class(config, name)?,
+            _ => own.class,
+        };
+        let generator = GeneratorOptions { seed: self.seed, ..own.generator };
+        let (above_db, pause_s, longest_s) = (self.above, self.pause, self.longest);
+        Ok(AnswerOptions { generator, class, above_db, pause_s, longest_s })
+    }
 }
 
 pub fn run(args: &Args) -> Result<Tally> {

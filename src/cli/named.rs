@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::engine::bundled;
-use crate::model::Model;
+use crate::model::{GeneratorConfig, Model};
 use crate::{Error, Result};
 
 /// A model, and the hash of its file.
@@ -36,4 +36,14 @@ pub fn open(name: &str) -> Result<Named> {
 
 fn from_bytes(bytes: &[u8], name: &str) -> Result<Named> {
     Ok(Named { model: Model::from_bytes(bytes, name)?, hash: blake3::hash(bytes), file_len: bytes.len() })
+}
+
+/// The number of a class that a generator knows.
+pub fn class(config: &GeneratorConfig, name: &str) -> Result<usize> {
+    let known = || match config.classes.as_slice() {
+        [] => "no class: this model has none".into(),
+        classes => format!("one of {}", classes.join(", ")),
+    };
+    let found = config.classes.iter().position(|class| class == name);
+    found.ok_or_else(|| Error::input("--class", known(), name))
 }

@@ -51,11 +51,13 @@ pub struct GeneratorOptions {
     /// gives from the same tokens (Ho & Salimans 2022, arXiv 2207.12598, with g = 1 + w). 1 is the class alone; other values take a model
     /// that knows sound without a class, and twice the time.
     pub guidance: f32,
+    /// Whether streams are told to [`keep`](Generator::keep) places and to hear without allocating, at the price of memory.
+    pub live: bool,
 }
 
 impl Default for GeneratorOptions {
     fn default() -> Self {
-        Self { sampling: Sampling::default(), seed: 0, streams: 1, first: 0, guidance: 1.0 }
+        Self { sampling: Sampling::default(), seed: 0, streams: 1, first: 0, guidance: 1.0, live: false }
     }
 }
 
@@ -121,8 +123,8 @@ fn nameless(model: &Model) -> Option<u32> {
     }
 }
 
-/// A generator or a language model, opened for streams that make tokens. Opening and hearing allocate; [`generate`](Self::generate) does
-/// not.
+/// A generator or a language model, opened for streams that make tokens. Opening and hearing allocate (hearing not, if it is opened for live sound);
+/// [`generate`](Self::generate) does not.
 pub struct Generator {
     cpu: Cpu,
     sampler: Sampler,
@@ -135,8 +137,11 @@ pub struct Generator {
     class: Vec<u32>,
     /// How far classes lead, and the class without a name, where streams are guided: then each has one beside it, behind all others.
     guidance: Option<(f32, u32)>,
-    /// Those tokens, a row's feeds and its logits, of all streams.
+    /// Where streams were told to go back to.
+    kept: Vec<Option<u32>>,
+    /// Those tokens, a row's feeds and its logits, of all streams; tokens that are heard.
     row: Vec<u32>,
+    heard: Vec<u32>,
     feeds: Vec<Feed>,
     logits: Vec<f32>,
 }
@@ -162,8 +167,9 @@ impl Generator {
         let guidance = nameless(model).filter(|_| guided).map(|class| (options.guidance, class));
         let streams = options.streams.max(1);
         let all = if guided { 2 * streams } else { streams };
+        let (places, rows) = if options.live { (2 * all, all.max(ROWS)) } else { (all, all) };
         Ok(Self {
-            cpu: open(model, Limits { max_rows: ROWS, max_streams: all })?,
+            cpu: open(model, Limits { max_rows: ROWS, max_streams: places })?,
             sampler: Sampler::open(options.sampling, options.seed, vocabulary)?,
             first: options.first,
             vocabulary,
@@ -171,9 +177,11 @@ impl Generator {
             last: vec![begin; streams],
             class: vec![0; streams],
             guidance,
+            kept: vec![None; if options.live { streams } else { 0 }],
             row: vec![0; all],
+            heard: vec![0; ROWS],
             feeds: (0..all).map(|stream| Feed { stream, rows: 1 }).collect(),
-            logits: vec![0.0; all * vocabulary],
+            logits: vec![0.0; rows * vocabulary],
         })
     }
 
@@ -193,7 +201,7 @@ impl Generator {
     }
 
     /// Makes a stream hear tokens, as if it had said them.
-    pub fn hear(&mut self, stream: usize, tokens: &[u32]) -> Result<()> {
+    pub fn hear(&mut self, stream: usize, tokens: &[u32]) -> Result<(), Misuse> {
         self.listen(stream, tokens, |_, _| ())
     }
 
@@ -206,32 +214,49 @@ impl Generator {
     }
 
     /// Hears tokens; `each` gets the logits before a token, and the token.
-    fn listen(&mut self, stream: usize, tokens: &[u32], mut each: impl FnMut(&[f32], u32)) -> Result<()> {
-        let Some(last) = self.last.get(stream).copied() else { return Err(Misuse::Stream(stream).into()) };
+    fn listen(
+        &mut self,
+        stream: usize,
+        tokens: &[u32],
+        mut each: impl FnMut(&[f32], u32),
+    ) -> Result<(), Misuse> {
         if let Some(bad) = tokens.iter().find(|token| **token as usize >= self.vocabulary) {
-            return Err(Misuse::Token(*bad).into());
+            return Err(Misuse::Token(*bad));
         }
-        let mut heard: Vec<u32> = last.into_iter().chain(tokens.iter().copied()).collect();
-        let Some(last) = heard.pop() else { return Ok(()) };
-        let mut next = tokens.get(tokens.len() - heard.len()..).unwrap_or_default().iter();
-        let class = self.class.get(stream).copied().unwrap_or(0);
-        let mut logits = vec![0.0; ROWS.min(heard.len()) * self.vocabulary];
-        for chunk in heard.chunks_mut(ROWS) {
-            let out = logits.get_mut(..chunk.len() * self.vocabulary).unwrap_or_default();
-            let beside = self.guidance.map(|(_, nameless)| (stream + self.last.len(), nameless));
+        let own = (stream, self.class.get(stream).copied().ok_or(Misuse::Stream(stream))?);
+        let beside = self.guidance.map(|(_, nameless)| (stream + self.last.len(), nameless));
+        // A text begins with what it hears first.
+        let begun = self.last.get(stream).is_some_and(Option::is_some);
+        let (first, tokens) = tokens.split_at(tokens.len().min(usize::from(!begun)));
+        self.move_on(stream, first);
+        let rows = ROWS.min(tokens.len()) * self.vocabulary;
+        if self.logits.len() < rows {
+            self.logits.resize(rows, 0.0);
+        }
+        for next in tokens.chunks(ROWS) {
+            let last = self.last.get(stream).copied().flatten();
+            let out = self.logits.get_mut(..next.len() * self.vocabulary).unwrap_or_default();
             // The class's own logits are the last that are written.
-            for (stream, class) in beside.into_iter().chain([(stream, class)]) {
-                let of_class = class * self.vocabulary as u32;
-                chunk.iter_mut().for_each(|token| *token += of_class);
-                self.cpu.advance(&[Feed { stream, rows: chunk.len() }], Rows::Tokens(chunk), out)?;
-                chunk.iter_mut().for_each(|token| *token -= of_class);
+            for (stream, class) in beside.into_iter().chain([own]) {
+                let heard = self.heard.get_mut(..next.len()).unwrap_or_default();
+                let before = last.iter().chain(next);
+                heard
+                    .iter_mut()
+                    .zip(before)
+                    .for_each(|(to, token)| *to = token + class * self.vocabulary as u32);
+                self.cpu.advance(&[Feed { stream, rows: heard.len() }], Rows::Tokens(heard), out)?;
             }
-            out.chunks(self.vocabulary).zip(&mut next).for_each(|(logits, token)| each(logits, *token));
-        }
-        if let Some(place) = self.last.get_mut(stream) {
-            *place = Some(last);
+            out.chunks(self.vocabulary).zip(next).for_each(|(logits, token)| each(logits, *token));
+            self.move_on(stream, next);
         }
         Ok(())
+    }
+
+    /// What a stream has heard or said last is the last of these, if there is one.
+    fn move_on(&mut self, stream: usize, tokens: &[u32]) {
+        if let (Some(place), Some(last)) = (self.last.get_mut(stream), tokens.last()) {
+            *place = Some(*last);
+        }
     }
 
     /// Goes on: the next tokens of all streams, row after row, those of a row side by side. As many as fit. A stream that has
@@ -250,9 +275,10 @@ impl Generator {
             for (to, last) in beside.iter_mut().zip(&self.last) {
                 *to = last.unwrap_or(0) + self.guidance.map_or(0, |(_, class)| class) * vocabulary;
             }
-            self.cpu.advance(&self.feeds, Rows::Tokens(&self.row), &mut self.logits)?;
+            let logits = self.logits.get_mut(..self.row.len() * self.vocabulary).unwrap_or_default();
+            self.cpu.advance(&self.feeds, Rows::Tokens(&self.row), logits)?;
             if let Some((by, _)) = self.guidance {
-                let (own, beside) = self.logits.split_at_mut(self.last.len() * self.vocabulary);
+                let (own, beside) = logits.split_at_mut(self.last.len() * self.vocabulary);
                 own.iter_mut().zip(beside).for_each(|(c, u)| *c = *u + by * (*c - *u));
             }
             let streams = said.iter_mut().zip(&mut self.last).zip(self.logits.chunks(self.vocabulary));
@@ -266,6 +292,33 @@ impl Generator {
             }
         }
         Ok(())
+    }
+
+    /// Remembers where a stream is, if the generator is opened for live sound. Does not allocate.
+    pub fn keep(&mut self, stream: usize) {
+        self.copy(stream, |all, stream| (stream, all + stream));
+        if let (Some(kept), Some(last)) = (self.kept.get_mut(stream), self.last.get(stream)) {
+            *kept = *last;
+        }
+    }
+
+    /// Puts a stream back to where it was told to [`keep`](Self::keep).
+    pub fn go_back(&mut self, stream: usize) {
+        self.copy(stream, |all, stream| (all + stream, stream));
+        if let (Some(kept), Some(last)) = (self.kept.get(stream), self.last.get_mut(stream)) {
+            *last = *kept;
+        }
+    }
+
+    /// Copies a stream's state and that of the one beside it, if there are places for both.
+    fn copy(&mut self, stream: usize, way: fn(usize, usize) -> (usize, usize)) {
+        if stream < self.kept.len() {
+            let all = self.row.len();
+            for stream in (stream..all).step_by(self.last.len()) {
+                let (from, to) = way(all, stream);
+                self.cpu.copy(from, to);
+            }
+        }
     }
 
     /// Where a stream is; none where a text has not begun.

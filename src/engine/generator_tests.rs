@@ -240,3 +240,28 @@ fn a_text_needs_something_to_go_on_from_and_a_filter_makes_nothing() {
     );
     assert!(Generator::open(&small, GeneratorOptions::default()).is_err());
 }
+
+#[test]
+fn a_stream_goes_back_to_where_it_was_kept() {
+    let text = r#"{"kind": "generator", "rate": 8000, "classes": ["zero"], "nameless": true, "tiers": [
+        {"d_model": 8, "blocks": 1, "mixer": {"kind": "mamba", "d_state": 4}},
+        {"d_model": 8, "blocks": 1, "pool": 2, "shift": 2, "mixer": {"kind": "mamba", "d_state": 4}}]}"#;
+    for (model, guidance) in [(tiers(), 1.0), (model(text), 2.0)] {
+        let options =
+            GeneratorOptions { seed: 9, streams: 2, guidance, live: true, ..GeneratorOptions::default() };
+        let mut live = Generator::open(&model, options).unwrap();
+        let mut plain = Generator::open(&model, GeneratorOptions { live: false, ..options }).unwrap();
+        for generator in [&mut live, &mut plain] {
+            generator.hear(0, &[5, 7, 200]).unwrap();
+        }
+        live.keep(0);
+        live.keep(1);
+        let first = said(&mut live, 2 * 33);
+        live.hear(0, &[1; 77]).unwrap();
+        live.go_back(0);
+        live.go_back(1);
+        assert_eq!(said(&mut live, 2 * 33), first);
+        assert_eq!(said(&mut plain, 2 * 33), first);
+        plain.keep(0);
+    }
+}

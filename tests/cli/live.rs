@@ -189,3 +189,41 @@ fn a_full_disk_ends_the_recording_and_not_the_sound() {
     let last: Value = serde_json::from_slice(run.stdout.split(|b| *b == b'\n').nth_back(1).unwrap()).unwrap();
     assert!(number(&last, "/output/frames") > 100_000.0, "{last}");
 }
+
+#[test]
+fn a_generator_answers_when_what_it_hears_ends() {
+    let folder = Folder::new();
+    // Something, and time to answer.
+    let mut samples = vec![0.0; 8_000];
+    samples.extend(super::support::tone(8_000, 1, 8_000).into_channels().remove(0));
+    samples.resize(30_000, 0.0);
+    let heard = cascabel::audio::Sound::new(SampleRate::new(8_000).unwrap(), vec![samples]).unwrap();
+    cascabel::audio::write_path(&folder.path("in.wav"), &heard, Default::default()).unwrap();
+    let live = "live --model digits --mode answer --input file:in.wav --block 256 --longest 1 --pause 0.4";
+    for (name, more) in [
+        ("a", "--class seven"),
+        ("b", "--class seven"),
+        ("c", "--class two"),
+        ("d", "--class seven --seed 1"),
+    ] {
+        folder.run(&format!("{live} --output file:{name}.wav {more}")).ok();
+    }
+    assert_eq!(folder.bytes("a.wav"), folder.bytes("b.wav"));
+    assert!(folder.bytes("a.wav") != folder.bytes("c.wav") && folder.bytes("a.wav") != folder.bytes("d.wav"));
+    let out = folder.sound("a.wav");
+    let said = |from: f64, to: f64| {
+        let part = &out.channels()[0][(from * 8_000.0) as usize..(to * 8_000.0) as usize];
+        part.iter().any(|y| y.abs() > 1e-3)
+    };
+    assert!(
+        !said(0.0, 2.38) && said(2.42, 3.9) && !said(3.95, 6.0),
+        "from 0.4 s after the end on, for 1.5 s"
+    );
+    folder
+        .run(&format!("{live} --output file:x.wav --class eleven"))
+        .refused(2, &["--class", "one of zero", "eleven"]);
+    folder
+        .run("live --mode answer --input file:in.wav --output file:x.wav")
+        .refused(2, &["a generator", "filter"]);
+    assert!(!folder.path("x.wav").exists());
+}

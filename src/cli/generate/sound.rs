@@ -16,7 +16,7 @@ use crate::audio::{SampleRate, WavDepth, WavStream, could_be_folder, read_path, 
 use crate::cli::exit::{Tally, complain};
 use crate::cli::picture::sound_png;
 use crate::cli::tokens::heard;
-use crate::cli::{beside, print, stop};
+use crate::cli::{beside, named, print, stop};
 use crate::engine::{Generator, Spot};
 use crate::model::{GeneratorConfig, Model};
 use crate::{Error, Result};
@@ -82,7 +82,7 @@ impl<'a> Run<'a> {
             return Err(Error::input("-o", "where the sound is to go, a file, a folder or -", "nothing"));
         };
         let rate = SampleRate::new(config.rate)?;
-        let class = args.class.as_deref().map(|name| class(config, name)).transpose()?;
+        let class = args.class.as_deref().map(|name| named::class(config, name)).transpose()?;
         if !(1..=1_000_000).contains(&args.count) {
             return Err(Error::input("--count", "1 to 1,000,000", args.count.to_string()));
         }
@@ -242,13 +242,4 @@ impl<'a> Run<'a> {
             None => format!("{sound:04}.wav"),
         }
     }
-}
-
-fn class(config: &GeneratorConfig, name: &str) -> Result<usize> {
-    let known = || match config.classes.as_slice() {
-        [] => "no class: this model has none".into(),
-        classes => format!("one of {}", classes.join(", ")),
-    };
-    let found = config.classes.iter().position(|class| class == name);
-    found.ok_or_else(|| Error::input("--class", known(), name))
 }

@@ -3,8 +3,7 @@
 use std::time::Instant;
 
 use crate::engine::bundled;
-use crate::engine::live::{Ends, Session};
-use crate::model::Model;
+use crate::engine::live::{AnswerOptions, Ends, Session, Voice};
 use crate::{Error, Result};
 
 /// Seconds of sound that are run, in each of so many tries; the fastest counts, for others may use the machine too.
@@ -14,11 +13,11 @@ const TRIES: usize = 3;
 const MOST: f64 = 0.9;
 
 /// Refuses a model that does not fit between the ends or, where a clock runs, takes longer than its sound lasts.
-pub fn check(model: Option<&Model>, ends: Ends, name: &str, paced: bool) -> Result<()> {
+pub fn check(voice: Voice<'_>, ends: Ends, name: &str, paced: bool) -> Result<()> {
     if !paced {
-        return Session::open(model, ends, 1.0).map(|_| ());
+        return Session::open(voice, ends, 1.0).map(|_| ());
     }
-    let share = share(model, ends)?;
+    let share = share(voice, ends)?;
     if share < MOST {
         return Ok(());
     }
@@ -34,9 +33,15 @@ pub fn check(model: Option<&Model>, ends: Ends, name: &str, paced: bool) -> Resu
     ))
 }
 
-/// The time that a block's sound takes to make, as a share of what it lasts.
-fn share(model: Option<&Model>, ends: Ends) -> Result<f64> {
-    let (mut session, _remote) = Session::open(model, ends, 1.0)?;
+/// The time that sound takes to make, as a share of what it lasts; of a generator, what it says.
+fn share(voice: Voice<'_>, ends: Ends) -> Result<f64> {
+    let voice = match voice {
+        Voice::Answer(model, options) => {
+            Voice::Answer(model, AnswerOptions { pause_s: 0.02, longest_s: 60.0, ..options })
+        }
+        other => other,
+    };
+    let (mut session, _remote) = Session::open(voice, ends, 1.0)?;
     let frames = (SOUND_S * f64::from(ends.rate_in.hz())) as usize;
     let mut state = 1u32;
     let noise: Vec<f32> = (0..frames * ends.channels_in)
@@ -46,6 +51,20 @@ fn share(model: Option<&Model>, ends: Ends) -> Result<f64> {
         })
         .collect();
     let mut said = vec![0.0; ends.rate_in.frames_at(ends.rate_out, frames) * ends.channels_out];
+    // What is heard and what then is silent makes a generator answer.
+    for sound in [&noise, &vec![0.0; 3 * noise.len()]] {
+        session.hear(sound);
+        let mut said = vec![
+            0.0;
+            ends.rate_in.frames_at(ends.rate_out, sound.len() / ends.channels_in)
+                * ends.channels_out
+        ];
+        session.say(&mut said);
+    }
+    let noise = match voice {
+        Voice::Answer(..) => vec![0.0; noise.len()],
+        _ => noise,
+    };
     let took = (0..TRIES).map(|_| {
         let begun = Instant::now();
         session.hear(&noise);

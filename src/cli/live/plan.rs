@@ -4,11 +4,11 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use super::records::Records;
-use super::{Args, pace};
+use super::{Args, Mode, pace};
 use crate::audio::SampleRate;
 use crate::audio::device::{Clocked, Device, FileSink, FileSource, Format, Nothing, Sink, Source};
 use crate::cli::named;
-use crate::engine::live::{Line, LineOptions};
+use crate::engine::live::{AnswerOptions, Line, LineOptions, Voice};
 use crate::model::Model;
 use crate::{Error, Result};
 
@@ -20,12 +20,39 @@ const MOST_CHANNELS: usize = 26;
 /// What is run.
 pub struct Plan {
     pub line: Line,
-    /// The models by their names: the one that is run, and the one that it is swapped for.
-    pub models: Vec<(String, Option<Model>)>,
+    /// The one that is run, and the one that it is swapped for.
+    pub voices: Vec<Spoken>,
     pub mix: f32,
     pub records: Records,
     pub seconds: Option<f64>,
     pub json: bool,
+}
+
+/// A model by its name, and what it does.
+pub struct Spoken {
+    pub name: String,
+    model: Option<Model>,
+    answer: Option<AnswerOptions>,
+}
+
+impl Spoken {
+    /// Opens a model by its name; none is one too.
+    fn open(name: &str, args: &Args) -> Result<Self> {
+        let model = if name == "none" { None } else { Some(named::open(name)?.model) };
+        let answer = match (&model, args.mode) {
+            (Some(model), Mode::Answer) => Some(args.answer(model)?),
+            _ => None,
+        };
+        Ok(Self { name: name.into(), model, answer })
+    }
+
+    pub fn voice(&self) -> Voice<'_> {
+        match (&self.model, self.answer) {
+            (None, _) => Voice::Through,
+            (Some(model), None) => Voice::Filter(model),
+            (Some(model), Some(options)) => Voice::Answer(model, options),
+        }
+    }
 }
 
 /// What an ID names.
@@ -67,7 +94,7 @@ impl Plan {
             let expected = "a device or --realtime: between files, the output is the record";
             return Err(Error::input("--record", expected, "files, as fast as they go"));
         }
-        let model = model(&args.model)?;
+        let first = Spoken::open(&args.model, args)?;
         let source = input(args, from, rate)?;
         let heard = match &source {
             Opened::Free(source) => source.format(),
@@ -75,7 +102,7 @@ impl Plan {
         };
         let sink = output(args, to, rate, heard)?;
         let options = LineOptions { mix: args.mix, margin: args.margin };
-        let (line, tail) = open(model.as_ref(), source, sink, paced, options)?;
+        let (line, tail) = open(first.voice(), source, sink, paced, options)?;
         let latency = line.remote.latency().total;
         if let Some(tail) = tail {
             let ends = line.ends();
@@ -83,22 +110,17 @@ impl Plan {
             let frames = if to.is_card() { ends.rate_out.frames_at(ends.rate_in, latency) } else { latency };
             tail.store(frames, Ordering::Relaxed);
         }
-        let mut models = vec![(args.model.clone(), model)];
+        let mut voices = vec![first];
         if let Some(name) = &args.swap {
-            models.push((name.clone(), self::model(name)?));
+            voices.push(Spoken::open(name, args)?);
         }
-        for (name, model) in &models {
+        for spoken in &voices {
             // Opened at least: a swap finds no other kind of model.
-            pace::check(model.as_ref(), line.ends(), name, paced)?;
+            pace::check(spoken.voice(), line.ends(), &spoken.name, paced)?;
         }
         let records = Records::begin(args, &line)?;
-        Ok(Self { line, models, mix: args.mix, records, seconds: args.seconds, json: args.json })
+        Ok(Self { line, voices, mix: args.mix, records, seconds: args.seconds, json: args.json })
     }
-}
-
-/// A model by its name; none is one too.
-fn model(name: &str) -> Result<Option<Model>> {
-    if name == "none" { Ok(None) } else { named::open(name).map(|named| Some(named.model)) }
 }
 
 /// Refuses numbers out of range before anything is opened; the rate, if one is given.
@@ -182,7 +204,7 @@ type Tail = std::sync::Arc<std::sync::atomic::AtomicUsize>;
 
 /// The line between two ends; what has no clock becomes one device. And where its tail is to be set.
 fn open(
-    model: Option<&Model>,
+    voice: Voice<'_>,
     source: Opened<dyn Source>,
     sink: Opened<dyn Sink>,
     paced: bool,
@@ -203,5 +225,5 @@ fn open(
         tail = Some(clocked.tail());
         devices.push(Box::new(clocked));
     }
-    Ok((Line::open(model, devices, options)?, tail))
+    Ok((Line::open(voice, devices, options)?, tail))
 }

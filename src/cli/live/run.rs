@@ -28,7 +28,7 @@ enum Face {
 
 pub fn run(mut plan: Plan) -> Result<Tally> {
     let stop = stop::flag()?;
-    let mut reader = Reader::new(plan.models[0].0.clone(), plan.mix);
+    let mut reader = Reader::new(plan.voices[0].name.clone(), plan.mix);
     let on_screen = !plan.json && std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
     let mut face = if on_screen {
         Face::Screen(Box::new(Screen::open(&plan.line)?))
@@ -89,11 +89,11 @@ fn grant(key: Key, plan: &mut Plan, reader: &mut Reader) {
             reader.mix = (((reader.mix + by) / STEP).round() * STEP).clamp(0.0, 1.0);
             remote.mix(reader.mix)
         }
-        Key::Reset => remote.swap(plan.models[0].1.as_ref()),
+        Key::Reset => remote.swap(plan.voices[0].voice()),
         Key::Swap => {
-            plan.models.rotate_left(1);
-            reader.model = plan.models[0].0.clone();
-            remote.swap(plan.models[0].1.as_ref())
+            plan.voices.rotate_left(1);
+            reader.model = plan.voices[0].name.clone();
+            remote.swap(plan.voices[0].voice())
         }
         Key::Quit => Ok(()),
     };

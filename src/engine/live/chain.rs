@@ -12,6 +12,7 @@
 //! is the model's own latency, and the margin is what callbacks of the device need so that nothing is missing when it is asked for. At the
 //! model's own rate nothing is converted, and T = ℓ + margin.
 
+use super::answer::{AnswerOptions, Answerer};
 use crate::audio::{Converter, SampleRate, gcd};
 use crate::engine::open;
 use crate::exec::cpu::Cpu;
@@ -57,9 +58,42 @@ pub struct Latency {
     pub total: usize,
 }
 
-/// One model between two rates, or none: then what comes goes out as it is, at the rate that is wanted.
+/// What is between.
+#[derive(Clone, Copy)]
+pub enum Voice<'m> {
+    /// Nothing: what comes goes out as it is, at the rate that is wanted.
+    Through,
+    /// A filter.
+    Filter(&'m Model),
+    /// A generator that listens and answers.
+    Answer(&'m Model, AnswerOptions),
+}
+
+impl<'m> From<&'m Model> for Voice<'m> {
+    fn from(model: &'m Model) -> Self {
+        Self::Filter(model)
+    }
+}
+
+impl<'m> Voice<'m> {
+    fn model(self) -> Option<&'m Model> {
+        match self {
+            Self::Through => None,
+            Self::Filter(model) | Self::Answer(model, _) => Some(model),
+        }
+    }
+}
+
+/// What takes rows of the model's rate and gives as many.
+enum Inside {
+    Nothing,
+    Filter(Box<Cpu>),
+    Answer(Box<Answerer>),
+}
+
+/// One model between two rates, or none.
 pub struct Chain {
-    cpu: Option<Cpu>,
+    inside: Inside,
     ends: Ends,
     latency: Latency,
     /// Channels of the model.
@@ -76,14 +110,25 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// Opens a filter between two ends, or nothing but their converters. All memory is taken here.
-    pub fn open(model: Option<&Model>, ends: Ends) -> Result<Self> {
-        let (rate, width) = match model.map(|model| &model.config) {
-            Some(Config::Filter(config)) => (SampleRate::new(config.rate)?, config.channels),
-            Some(other) => return Err(Error::input("model", "a filter (sound to sound)", other.kind())),
-            None => (ends.rate_out, 1),
+    /// Opens a model between two ends, or nothing but their converters. All memory is taken here. A generator hears the mean of the channels
+    /// and speaks to all.
+    pub fn open(voice: Voice<'_>, ends: Ends) -> Result<Self> {
+        let model = voice.model();
+        let (rate, width) = match (voice, model.map(|model| &model.config)) {
+            (Voice::Filter(_), Some(Config::Filter(config))) => {
+                (SampleRate::new(config.rate)?, config.channels)
+            }
+            (Voice::Answer(..), Some(Config::Generator(config))) => (SampleRate::new(config.rate)?, 1),
+            (Voice::Filter(_), Some(other)) => {
+                return Err(Error::input("model", "a filter (sound to sound)", other.kind()));
+            }
+            (_, Some(other)) => {
+                return Err(Error::input("model", "a generator of sound, to answer", other.kind()));
+            }
+            (_, None) => (ends.rate_out, 1),
         };
-        let channels = if ends.channels_in == ends.channels_out { ends.channels_in } else { 1 };
+        let apart = ends.channels_in == ends.channels_out && !matches!(voice, Voice::Answer(..));
+        let channels = if apart { ends.channels_in } else { 1 };
         if ends.channels_in * ends.channels_out == 0 || !channels.is_multiple_of(width) {
             let expected = format!("a multiple of the model's {width} channels");
             return Err(Error::input("device", expected, channels.to_string()));
@@ -101,8 +146,13 @@ impl Chain {
         let up_start = model.map_or(0, Model::latency) as i64 * up_unit - up_late;
         let (dry_late, _) = parts(ends.rate_in, ends.rate_out, latency.total);
         let streams = channels / width;
-        let cpu =
-            model.map(|model| open(model, Limits { max_rows: rows, max_streams: streams })).transpose()?;
+        let inside = match voice {
+            Voice::Through => Inside::Nothing,
+            Voice::Filter(model) => {
+                Inside::Filter(Box::new(open(model, Limits { max_rows: rows, max_streams: streams })?))
+            }
+            Voice::Answer(model, options) => Inside::Answer(Box::new(Answerer::open(model, options, rows)?)),
+        };
         // Without a model nothing goes that way.
         let (down, up) = match model {
             Some(_) => {
@@ -112,7 +162,7 @@ impl Chain {
             None => (Vec::new(), Vec::new()),
         };
         Ok(Self {
-            cpu,
+            inside,
             ends,
             latency,
             width,
@@ -182,9 +232,14 @@ impl Chain {
         let input = self.input.get(..count).unwrap_or_default();
         let output = self.output.get_mut(..count).unwrap_or_default();
         // Feeds and lengths are right by construction; were they not, this would be silence.
-        let advanced = self.cpu.as_mut().map(|cpu| cpu.advance(&self.feeds, Rows::Samples(input), output));
-        if !matches!(advanced, Some(Ok(()))) {
-            output.fill(0.0);
+        match &mut self.inside {
+            Inside::Filter(cpu) => {
+                if cpu.advance(&self.feeds, Rows::Samples(input), output).is_err() {
+                    output.fill(0.0);
+                }
+            }
+            Inside::Answer(answerer) => answerer.advance(input, output),
+            Inside::Nothing => output.fill(0.0),
         }
         for (c, up) in self.up.iter_mut().enumerate() {
             let stream = output.iter().skip(c / width * rows * width);

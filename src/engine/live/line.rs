@@ -10,14 +10,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::chain::Ends;
+use super::chain::{Ends, Voice};
 use super::session::{Remote, Session};
 use super::slot::Slot;
 use super::tap::Tapped;
 use super::wire::{Capture, Gauges, Playback, wire};
 use crate::audio::SampleRate;
 use crate::audio::device::{Calls, Device, Format, Health, Running};
-use crate::model::Model;
 use crate::{Error, Result};
 
 /// A device that has not called for so long is lost; at its beginning some take more than a second.
@@ -105,12 +104,12 @@ impl Line {
     /// Opens a session between devices, with a filter or with none, the first that has an input and the first that has an output. They stand still until
     /// [`start`](Self::start).
     pub fn open<'m>(
-        model: impl Into<Option<&'m Model>>,
+        voice: impl Into<Voice<'m>>,
         devices: Vec<Box<dyn Device>>,
         options: LineOptions,
     ) -> Result<Self> {
         let ends = ends(&devices, options)?;
-        let (session, remote) = Session::open(model, ends, options.mix)?;
+        let (session, remote) = Session::open(voice, ends, options.mix)?;
         let (capture, playback, gauges) = wire(session);
         let attached = devices.into_iter().map(|device| Attached {
             device,

@@ -22,6 +22,7 @@
 //! # Ok::<(), cascabel::Error>(())
 //! ```
 
+mod answer;
 mod chain;
 mod drift;
 mod gap;
@@ -34,7 +35,8 @@ mod tap;
 mod tests;
 mod wire;
 
-pub use chain::{Chain, Ends, Latency};
+pub use answer::AnswerOptions;
+pub use chain::{Chain, Ends, Latency, Voice};
 pub use line::{Doing, Line, LineOptions};
 pub use load::{Load, Shares};
 pub use session::{Counts, Remote, Session};

@@ -8,16 +8,15 @@
 //! heard its own latency and 100 ms more, then fades in over 20 ms; the old one goes back through another queue, to be freed where that is allowed.
 //!
 //! When fewer frames are ready than asked for, the last 10 ms are said again backwards, fading out, and what follows fades in over 5 ms. What comes
-//! too late is more than is needed from then on, and is left out: at once, if it is much, else within half a second.
+//! too late is more than is needed from then on, and is left out: at once, if it is much, else within a second, once all of a watch of 0.4 s has shown it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crossbeam_queue::ArrayQueue;
 
-use super::chain::{BLOCK, Chain, Ends, Latency};
+use super::chain::{BLOCK, Chain, Ends, Latency, Voice};
 use super::gap::Gap;
-use crate::model::Model;
 use crate::{Error, Result};
 
 /// Seconds in which mix and bypass move from one end to the other, and chains fade into each other.
@@ -25,7 +24,7 @@ const FADE_S: f64 = 0.02;
 /// Seconds that a chain hears, beyond its latency, before it is heard.
 const PRIME_S: f64 = 0.1;
 /// Seconds over which the least that is in hand is watched, and those in hand, beyond a burst, at which that is not waited for.
-const WATCH_S: f64 = 0.5;
+const WATCH_S: f64 = 0.4;
 const MUCH_S: f64 = 0.05;
 /// What may be in hand at the least, in seconds.
 const SLACK_S: f64 = 0.002;
@@ -130,8 +129,8 @@ impl Remote {
     }
 
     /// Goes over to another model, to the same from its beginning, or to none. The chain is made here.
-    pub fn swap<'m>(&mut self, model: impl Into<Option<&'m Model>>) -> Result<()> {
-        let chain = Chain::open(model.into(), self.ends)?;
+    pub fn swap<'m>(&mut self, voice: impl Into<Voice<'m>>) -> Result<()> {
+        let chain = Chain::open(voice.into(), self.ends)?;
         let latency = chain.latency();
         self.tidy();
         self.queues.coming.push(Box::new(chain)).map_err(|_| unheard())?;
@@ -168,9 +167,9 @@ fn unheard() -> Error {
 }
 
 impl Session {
-    /// Opens a session with a filter, or with none, and what steers it.
-    pub fn open<'m>(model: impl Into<Option<&'m Model>>, ends: Ends, mix: f32) -> Result<(Self, Remote)> {
-        let chain = Box::new(Chain::open(model.into(), ends)?);
+    /// Opens a session with a filter (a model alone is one), another voice or none, and what steers it.
+    pub fn open<'m>(voice: impl Into<Voice<'m>>, ends: Ends, mix: f32) -> Result<(Self, Remote)> {
+        let chain = Box::new(Chain::open(voice.into(), ends)?);
         let queues = Arc::new(Queues {
             commands: ArrayQueue::new(64),
             coming: ArrayQueue::new(4),

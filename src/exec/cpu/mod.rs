@@ -330,6 +330,19 @@ impl Cpu {
         }
     }
 
+    /// Puts a stream where another is. Does not allocate.
+    pub fn copy(&mut self, from: usize, to: usize) {
+        self.finish_all();
+        let (len, streams) = (self.program.state_len, self.limits.max_streams);
+        if from < streams
+            && to < streams
+            && let Some(position) = self.positions.get(from).copied()
+        {
+            self.positions.iter_mut().skip(to).take(1).for_each(|place| *place = position);
+            self.states.as_mut_slice().copy_within(from * len..(from + 1) * len, to * len);
+        }
+    }
+
     fn state(&self, stream: usize, slot: &Slot) -> Option<&[f32]> {
         let at = stream * self.program.state_len + slot.at;
         self.states.as_slice().get(at..at + slot.rows * slot.stride)
