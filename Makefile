@@ -3,6 +3,7 @@
 # make kernels  run the GPU's kernels on the host against their definitions; compile them again, compare with what is committed
 # make gpu-test  the GPU's tests; without a GPU it says how many were not run
 # make servers  live, with JACK's dummy driver and PulseAudio's null sinks
+# make loom  what live's threads hand each other, in every order
 # make rtsan  the real-time path under the real-time sanitizer
 # make fuzz   model files, recipes and sounds, a minute each (FUZZ_SECONDS=600 for longer)
 SHELL := /bin/bash
@@ -11,7 +12,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 RTSAN_LIB := $(shell rustc --print sysroot 2>/dev/null)/lib/rustlib/$(HOST)/lib/librustc-stable_rt.rtsan.a
 
-.PHONY: demo test servers kernels gpu-test rtsan fuzz tools data
+.PHONY: demo test servers loom kernels gpu-test rtsan fuzz tools data
 
 demo: tools
 	$(CARGO) build --release
@@ -23,8 +24,13 @@ test: tools
 	RAYON_NUM_THREADS=1 $(CARGO) test --all-targets
 	RAYON_NUM_THREADS=1 $(CARGO) test --doc
 	$(MAKE) servers
+	$(MAKE) loom
 	$(MAKE) rtsan
 	$(MAKE) gpu-test
+
+# Every order in which the threads of a live session can take turns at what they hand each other.
+loom: tools
+	RUSTFLAGS="--cfg cascabel_loom" $(CARGO) test --no-default-features --lib --target-dir $(or $(CARGO_TARGET_DIR),target)/loom loom_
 
 # Live, with real audio servers and no sound card.
 servers: tools

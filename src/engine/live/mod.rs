@@ -25,9 +25,11 @@
 mod answer;
 mod chain;
 mod drift;
+mod exchange;
 mod gap;
 mod line;
 mod load;
+mod queue;
 mod session;
 mod slot;
 mod tap;

@@ -13,10 +13,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crossbeam_queue::ArrayQueue;
-
 use super::chain::{BLOCK, Chain, Ends, Latency, Voice};
+use super::exchange::{Exchange, Held};
 use super::gap::Gap;
+use super::queue::ArrayQueue;
 use crate::{Error, Result};
 
 /// Seconds in which mix and bypass move from one end to the other, and chains fade into each other.
@@ -37,12 +37,8 @@ enum Command {
 /// What goes from whoever steers to the session, and back.
 struct Queues {
     commands: ArrayQueue<Command>,
-    /// Ready made, taken one after the other.
-    coming: ArrayQueue<Box<Chain>>,
-    /// To be freed.
-    spent: ArrayQueue<Box<Chain>>,
+    chains: Exchange<Chain>,
 }
-
 /// What a session counts, for whoever looks. All are since the beginning, but for the peaks, which begin anew when they are taken.
 #[derive(Debug, Default)]
 pub struct Counts {
@@ -88,8 +84,8 @@ pub struct Session {
     next: Option<(Box<Chain>, usize)>,
     /// The share of `next` in what is said.
     fade: f32,
-    /// The one before, which did not fit into the queue.
-    spent: Option<Box<Chain>>,
+    /// The one before, if it did not fit into the queue.
+    held: Held<Chain>,
     mix: f32,
     bypass: bool,
     /// The share of the model's sound as it is now, and what it moves by in a frame.
@@ -132,15 +128,14 @@ impl Remote {
     pub fn swap<'m>(&mut self, voice: impl Into<Voice<'m>>) -> Result<()> {
         let chain = Chain::open(voice.into(), self.ends)?;
         let latency = chain.latency();
-        self.tidy();
-        self.queues.coming.push(Box::new(chain)).map_err(|_| unheard())?;
+        self.queues.chains.offer(Box::new(chain)).map_err(|_| unheard())?;
         self.latency = latency;
         Ok(())
     }
 
     /// Frees what the session is done with; to be called now and then.
     pub fn tidy(&self) {
-        while self.queues.spent.pop().is_some() {}
+        self.queues.chains.tidy();
     }
 
     /// What the session has counted.
@@ -170,11 +165,7 @@ impl Session {
     /// Opens a session with a filter (a model alone is one), another voice or none, and what steers it.
     pub fn open<'m>(voice: impl Into<Voice<'m>>, ends: Ends, mix: f32) -> Result<(Self, Remote)> {
         let chain = Box::new(Chain::open(voice.into(), ends)?);
-        let queues = Arc::new(Queues {
-            commands: ArrayQueue::new(64),
-            coming: ArrayQueue::new(4),
-            spent: ArrayQueue::new(4),
-        });
+        let queues = Arc::new(Queues { commands: ArrayQueue::new(64), chains: Exchange::new(4) });
         let counts = Arc::<Counts>::default();
         let remote =
             Remote { ends, latency: chain.latency(), queues: queues.clone(), counts: counts.clone() };
@@ -184,7 +175,7 @@ impl Session {
             chain,
             next: None,
             fade: 0.0,
-            spent: None,
+            held: Held::default(),
             mix,
             bypass: false,
             wet: mix,
@@ -265,16 +256,14 @@ impl Session {
     }
 
     fn obey(&mut self) {
-        self.give_back();
         while let Some(command) = self.queues.commands.pop() {
             match command {
                 Command::Mix(share) => self.mix = share,
                 Command::Bypass(on) => self.bypass = on,
             }
         }
-        if self.spent.is_none()
-            && self.next.is_none()
-            && let Some(chain) = self.queues.coming.pop()
+        if self.next.is_none()
+            && let Some(chain) = self.queues.chains.take(&mut self.held)
         {
             self.begin(chain);
         }
@@ -291,14 +280,6 @@ impl Session {
         let listens = listens * f64::from(ends.rate_in.hz()) / f64::from(ends.rate_out.hz());
         self.next = Some((chain, listens as usize));
         self.fade = 0.0;
-    }
-
-    fn give_back(&mut self) {
-        if let Some(chain) = self.spent.take()
-            && let Err(chain) = self.queues.spent.push(chain)
-        {
-            self.spent = Some(chain);
-        }
     }
 
     /// Leaves out what came too late.
@@ -354,7 +335,8 @@ impl Session {
         if self.fade >= 1.0
             && let Some((coming, _)) = self.next.take()
         {
-            self.spent = Some(std::mem::replace(&mut self.chain, coming));
+            let former = std::mem::replace(&mut self.chain, coming);
+            self.queues.chains.give_back(&mut self.held, former);
             self.fade = 0.0;
             Counts::add(&self.counts.swapped, 1);
         }

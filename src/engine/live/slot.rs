@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crossbeam_queue::ArrayQueue;
+use super::queue::ArrayQueue;
 
 /// Its clones are the same place.
 pub struct Slot<T>(Arc<ArrayQueue<Box<T>>>);
