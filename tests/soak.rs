@@ -214,7 +214,7 @@ fn soak(name: &str, sizes: [u64; 2], slack: u64) {
     device.set_turns(Schedule::new(7, sizes, frames, shared.clone()));
     let model = bundled::open(bundled::DEFAULT).unwrap();
     // A call of either end that is as long as it can be finds what it needs.
-    let options = LineOptions { mix: 0.0, margin: Some(2 * sizes[1] as usize) };
+    let options = LineOptions { mix: 0.0, margin: Some(2 * sizes[1] as usize), worker: false };
     let mut line = Line::open(&model, vec![Box::new(device)], options).unwrap();
     line.start().unwrap();
     let mut early = None;

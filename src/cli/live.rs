@@ -72,6 +72,9 @@ pub struct Args {
     /// Frames kept in hand, so that a call that comes late finds something; a block between two devices without it
     #[arg(long, value_name = "FRAMES")]
     margin: Option<usize>,
+    /// Run the model on a thread of its own, at real-time priority where that is allowed, two blocks ahead of the loudspeaker: for large models
+    #[arg(long)]
+    worker: bool,
     /// Write what is played to a WAV file too
     #[arg(long, value_name = "FILE.wav")]
     record: Option<PathBuf>,

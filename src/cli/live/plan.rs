@@ -94,6 +94,10 @@ impl Plan {
             let expected = "a device or --realtime: between files, the output is the record";
             return Err(Error::input("--record", expected, "files, as fast as they go"));
         }
+        if !paced && args.worker {
+            let expected = "a device or --realtime: between files nothing waits";
+            return Err(Error::input("--worker", expected, "files, as fast as they go"));
+        }
         let first = Spoken::open(&args.model, args)?;
         let source = input(args, from, rate)?;
         let heard = match &source {
@@ -101,9 +105,9 @@ impl Plan {
             Opened::Card(card) => card.input().unwrap_or(format(args, rate)?),
         };
         let sink = output(args, to, rate, heard)?;
-        let options = LineOptions { mix: args.mix, margin: args.margin };
+        let options = LineOptions { mix: args.mix, margin: args.margin, worker: args.worker };
         let (line, tail) = open(first.voice(), source, sink, paced, options)?;
-        let latency = line.remote.latency().total;
+        let latency = line.latency().total;
         if let Some(tail) = tail {
             let ends = line.ends();
             // Without a sink of its own, it is counted in the source's frames.

@@ -38,6 +38,11 @@ pub fn run(mut plan: Plan) -> Result<Tally> {
     let opening = reader.status(&plan.line, None, 0);
     face.tell(&opening)?;
     plan.line.start()?;
+    if let Some(why) = plan.line.hindered() {
+        complain(&format!(
+            "no real-time priority for the worker ({why}); it may be late when others are busy"
+        ));
+    }
     let mut last = opening;
     let mut told = Instant::now();
     let failed = loop {

@@ -121,7 +121,7 @@ impl Reader {
     pub fn status(&mut self, line: &Line, doing: Option<&Doing>, unrecorded: u64) -> Status {
         self.look(line);
         let (ends, counts, gauges) = (line.ends(), line.remote.counts(), &line.gauges);
-        let Latency { to_model, model, from_model, margin, total } = line.remote.latency();
+        let Latency { to_model, model, from_model, margin, total } = line.latency();
         let ms = |frames: f64| frames * 1e3 / f64::from(ends.rate_out.hz());
         let [input_device, output_device] = line.device_seconds().map(|seconds| seconds * 1e3);
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::chain::{Ends, Voice};
+use super::chain::{Ends, Latency, Voice};
+use super::relay::{Relay, Shift, Worker, relay};
 use super::session::{Remote, Session};
 use super::slot::Slot;
 use super::tap::Tapped;
@@ -33,11 +34,13 @@ pub struct LineOptions {
     pub mix: f32,
     /// Frames of the rate out that are kept in hand; a call's, between two devices, where it isn't said.
     pub margin: Option<usize>,
+    /// Whether the model runs on a thread of its own, two calls ahead of the loudspeaker's, not in its call.
+    pub worker: bool,
 }
 
 impl Default for LineOptions {
     fn default() -> Self {
-        Self { mix: 1.0, margin: None }
+        Self { mix: 1.0, margin: None, worker: false }
     }
 }
 
@@ -61,8 +64,37 @@ pub struct Line {
     pub gauges: Gauges,
     ends: Ends,
     capture: Slot<Capture>,
-    playback: Slot<Playback>,
+    playback: Slot<Mouth>,
+    worker: Option<Slot<Worker>>,
+    shift: Option<Shift>,
+    /// Frames that the worker is ahead.
+    ahead: usize,
 }
+
+/// What the loudspeaker's call is answered by.
+enum Mouth {
+    Direct(Box<Playback>),
+    Relay(Relay),
+}
+
+impl Mouth {
+    fn fill(&mut self, frames: &mut [f32]) {
+        match self {
+            Self::Direct(playback) => playback.fill(frames),
+            Self::Relay(relay) => relay.fill(frames),
+        }
+    }
+
+    fn tap(&mut self) -> Tapped {
+        match self {
+            Self::Direct(playback) => playback.tap(),
+            Self::Relay(relay) => relay.tap(),
+        }
+    }
+}
+
+/// Calls that a worker is ahead.
+const BLOCKS: usize = 2;
 
 struct Attached {
     device: Box<dyn Device>,
@@ -111,6 +143,13 @@ impl Line {
         let ends = ends(&devices, options)?;
         let (session, remote) = Session::open(voice, ends, options.mix)?;
         let (capture, playback, gauges) = wire(session);
+        let block = devices.iter().find_map(|device| device.output()).map_or(1, |format| format.block);
+        let (mouth, worker) = if options.worker {
+            let (worker, relay) = relay(playback, block, BLOCKS);
+            (Mouth::Relay(relay), Some(Slot::new(worker)))
+        } else {
+            (Mouth::Direct(Box::new(playback)), None)
+        };
         let attached = devices.into_iter().map(|device| Attached {
             device,
             running: None,
@@ -125,7 +164,10 @@ impl Line {
             gauges,
             ends,
             capture: Slot::new(capture),
-            playback: Slot::new(playback),
+            playback: Slot::new(mouth),
+            ahead: if worker.is_some() { BLOCKS * block } else { 0 },
+            worker,
+            shift: None,
         })
     }
 
@@ -141,7 +183,7 @@ impl Line {
 
     /// A copy of what goes out.
     pub fn tap_output(&self) -> Option<Tapped> {
-        self.playback.with(Playback::tap)
+        self.playback.with(Mouth::tap)
     }
 
     /// The devices' names.
@@ -167,10 +209,23 @@ impl Line {
 
     /// Starts the devices.
     pub fn start(&mut self) -> Result<()> {
+        if let Some(worker) = &self.worker {
+            self.shift = Some(Shift::start(worker.clone())?);
+        }
         let (capture, playback) = (self.capture.clone(), self.playback.clone());
         self.attached.iter_mut().try_for_each(|attached| attached.start(&capture, &playback))
     }
 
+    /// How late what is said is, in parts; what a worker is ahead counts as kept in hand.
+    pub fn latency(&self) -> Latency {
+        let latency = self.remote.latency();
+        Latency { margin: latency.margin + self.ahead, total: latency.total + self.ahead, ..latency }
+    }
+
+    /// Why a worker runs at no real-time priority, if it does not.
+    pub fn hindered(&self) -> Option<&str> {
+        self.shift.as_ref().and_then(|shift| shift.hindered.as_deref())
+    }
     /// What is to be done off the audio threads; to be called some times a second.
     pub fn tend(&mut self) -> Doing {
         self.remote.tidy();
@@ -191,7 +246,7 @@ impl Line {
 }
 
 impl Attached {
-    fn start(&mut self, capture: &Slot<Capture>, playback: &Slot<Playback>) -> Result<()> {
+    fn start(&mut self, capture: &Slot<Capture>, playback: &Slot<Mouth>) -> Result<()> {
         let (capture, playback) = (capture.clone(), playback.clone());
         let mut calls = Calls::default();
         if self.device.input().is_some() {
@@ -209,7 +264,7 @@ impl Attached {
         Ok(())
     }
 
-    fn tend(&mut self, capture: &Slot<Capture>, playback: &Slot<Playback>) -> Doing {
+    fn tend(&mut self, capture: &Slot<Capture>, playback: &Slot<Mouth>) -> Doing {
         if self.health.is_done() {
             return Doing::Done;
         }

@@ -64,6 +64,11 @@ impl Counts {
         let take = |peak: &AtomicU32| f32::from_bits(peak.swap(0, Ordering::Relaxed));
         (take(&self.peak_in), take(&self.peak_out))
     }
+    /// A call of which so many frames were not ready.
+    pub(super) fn missed(&self, frames: usize) {
+        Self::add(&self.missing, frames);
+        Self::add(&self.late, usize::from(frames > 0));
+    }
 
     fn add(count: &AtomicU64, n: usize) {
         count.fetch_add(n as u64, Ordering::Relaxed);
@@ -226,8 +231,7 @@ impl Session {
             self.gap.bridge(unknown);
         }
         Counts::add(&self.counts.said, count);
-        Counts::add(&self.counts.missing, missing);
-        Counts::add(&self.counts.late, usize::from(missing > 0));
+        self.counts.missed(missing);
         Counts::peak(&self.counts.peak_out, frames);
     }
 
@@ -243,6 +247,10 @@ impl Session {
     /// What it stands between.
     pub fn ends(&self) -> Ends {
         self.chain.ends()
+    }
+    /// What is counted.
+    pub(super) fn counts(&self) -> Arc<Counts> {
+        self.counts.clone()
     }
 
     /// Frames that were missing or left out until now.

@@ -442,3 +442,99 @@ fn rtsan_answer() {
     }
     assert!(heard);
 }
+
+#[test]
+fn a_worker_gives_the_same_so_much_later_and_catches_up() {
+    let (model, input) = (model(1, 3), noise(16_000, 20_000));
+    let direct = run(&mut Session::open(&model, ends(16_000, 1), 1.0).unwrap().0, &input, &[64]);
+    let (session, remote) = Session::open(&model, ends(16_000, 1), 1.0).unwrap();
+    let (mut capture, playback, _) = wire(session);
+    let (mut worker, mut relay) = relay(playback, 64, 2);
+    let mut tapped = relay.tap();
+    let mut out = Vec::new();
+    for (n, block) in input.chunks_exact(64).enumerate() {
+        capture.push(block);
+        // Held up for ten blocks.
+        if !(100..110).contains(&n) {
+            while worker.turn() {}
+        }
+        let mut said = vec![0.0; 64];
+        relay.fill(&mut said);
+        out.extend(said);
+    }
+    let counts = remote.counts();
+    let of = |count: &AtomicU64| count.load(Relaxed);
+    // One of the ten was made beforehand.
+    assert_eq!((of(&counts.missing), of(&counts.late), of(&counts.dropped)), (576, 9, 576));
+    // Two blocks ahead; here its turn comes right before the loudspeaker's call, not right after it.
+    let late = (0..400).find(|late| out[late + 1_000..late + 4_000] == direct[1_000..4_000]).unwrap();
+    assert!((64..=128).contains(&late), "{late}");
+    assert!(out[9_000..] == direct[9_000 - late..out.len() - late], "as late as before");
+    let mut all = vec![0.0; out.len() + 1];
+    assert!(tapped.take(&mut all) == &out[..]);
+}
+
+#[test]
+fn rtsan_worker() {
+    let (session, _remote) = Session::open(&model(1, 3), ends(48_000, 2), 1.0).unwrap();
+    let (mut capture, playback, _) = wire(session);
+    let (mut worker, mut relay) = relay(playback, 64, 2);
+    let _tapped = relay.tap();
+    for n in 0..500 {
+        capture.push(&[0.25; 128]);
+        if n % 50 > 4 {
+            worker.turn();
+        }
+        relay.fill(&mut [0.0; 128]);
+    }
+}
+
+/// A sung vowel: harmonics of 220 Hz with vibrato, louder near the formants of an a.
+fn vowel(rate: u32, frames: usize) -> Vec<f32> {
+    let formant = |hz: f64| {
+        [(700.0, 1.0), (1_200.0, 0.5), (2_600.0, 0.25)]
+            .iter()
+            .map(|(f, a)| a / (1.0 + ((hz - f) / 90.0f64).powi(2)))
+            .sum::<f64>()
+    };
+    let sample = |n: usize| {
+        let t = n as f64 / f64::from(rate);
+        let phase = TAU * (220.0 * t + 0.6 * (TAU * 5.5 * t).sin() / 5.5);
+        let swell = (t / 0.3).min(1.0);
+        (1..16).map(|k| formant(220.0 * f64::from(k)) * (f64::from(k) * phase).sin()).sum::<f64>()
+            * 0.2
+            * swell
+    };
+    (0..frames).map(|n| sample(n) as f32).collect()
+}
+
+#[test]
+fn no_change_of_the_denoiser_makes_a_step_that_a_sung_vowel_has_not() {
+    let model = crate::engine::bundled::open("denoise").unwrap();
+    for rate in [16_000, 48_000] {
+        let input = vowel(rate, 4 * rate as usize);
+        let steady = run(&mut Session::open(&model, ends(rate, 1), 1.0).unwrap().0, &input, &[64]);
+        let (mut session, mut remote) = Session::open(&model, ends(rate, 1), 1.0).unwrap();
+        let mut out = Vec::new();
+        for (n, part) in input.chunks(rate as usize / 8).enumerate() {
+            match n {
+                6 => remote.mix(0.3).unwrap(),
+                8 => remote.mix(1.0).unwrap(),
+                10 => remote.bypass(true).unwrap(),
+                12 => remote.bypass(false).unwrap(),
+                // A reset, a model less and a model more.
+                14 => remote.swap(&model).unwrap(),
+                20 => remote.swap(Voice::Through).unwrap(),
+                26 => remote.swap(&model).unwrap(),
+                _ => {}
+            }
+            out.extend(run(&mut session, part, &[64]));
+        }
+        let begun = rate as usize / 2;
+        let own = steepest(&steady[begun..]).max(steepest(&input[begun..]));
+        let most = steepest(&out[begun..]);
+        println!("{rate} Hz: steps of {most} at most, the sound's own {own}");
+        assert!(own > 0.02 && most <= own, "{rate} Hz: a step of {most}, the sound's own {own}");
+        assert_eq!(remote.counts().swapped.load(Relaxed), 3);
+    }
+}

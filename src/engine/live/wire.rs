@@ -20,11 +20,11 @@ use ringbuf::{HeapCons, HeapProd, HeapRb};
 use super::chain::BLOCK;
 use super::drift::{Course, Follower};
 use super::load::Load;
-use super::session::Session;
+use super::session::{Counts, Session};
 use super::tap::{Tap, Tapped, tap};
 
 /// Frames of time that a tap holds.
-const TAP_S: f64 = 2.0;
+pub(super) const TAP_S: f64 = 2.0;
 /// A call of the capture that is later than this many seconds says nothing of its clock.
 const STALE_S: f64 = 0.5;
 
@@ -184,6 +184,24 @@ impl Playback {
             frames.fill(0.0);
         }
         self.taps.iter_mut().for_each(|tap| tap.push(frames));
+    }
+    pub(super) fn channels(&self) -> usize {
+        self.channels
+    }
+
+    pub(super) fn rate(&self) -> u32 {
+        self.session.ends().rate_out.hz()
+    }
+
+    pub(super) fn counts(&self) -> Arc<Counts> {
+        self.session.counts()
+    }
+
+    /// Leaves out frames for which it is too late.
+    pub(super) fn leave_out(&mut self, frames: usize) {
+        if self.begun {
+            self.session.jump(frames as i64);
+        }
     }
 
     fn hear(&mut self) {
