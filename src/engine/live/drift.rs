@@ -1,7 +1,7 @@
 //! Two clocks that are not quite what they say, held together by how much is in hand.
 //!
 //! ```text
-//! e    frames in hand beyond what is wanted, the mean of a second           ė = r · (d − u) · 1e-6      d: drift, u: what is followed
+//! e    frames in hand beyond what is wanted, the mean of half a second           ė = r · (d − u) · 1e-6      d: drift, u: what is followed
 //! i    ← i + ω² · e · 1e6 / r      u = i + 2ω · e · 1e6 / r                 both in parts in a million, r in frames a second
 //! ```
 //!
@@ -11,7 +11,7 @@
 /// Radians a second.
 const OMEGA: f64 = 0.15;
 /// Seconds of a mean.
-const WINDOW_S: f64 = 1.0;
+const WINDOW_S: f64 = 0.5;
 /// Seconds of e that are made good at once.
 const JUMP_S: f64 = 0.005;
 /// The most that is followed, in parts in a million: two cents. Devices differ by some tens.
@@ -40,7 +40,7 @@ impl Follower {
         Self { rate: f64::from(rate), sum: 0.0, calls: 0, passed: 0, drift: 0.0 }
     }
 
-    /// What is beyond before a call for so many frames; once a second, what is to be done about it.
+    /// What is beyond before a call for so many frames; twice a second, what is to be done about it.
     pub(super) fn see(&mut self, beyond: f64, wanted: usize) -> Option<Course> {
         self.sum += beyond;
         self.calls += 1;

@@ -392,7 +392,8 @@ fn faded(frames: &mut [f32], others: &[f32], mut share: f32, step: f32, channels
 
 /// Watches how much is in hand beyond what a call needs. Now and then it is nothing; if it never is, some of it came too late.
 struct Watch {
-    window: usize,
+    /// None where another clock is followed: what little is in hand then comes and goes with the phases of the two.
+    window: Option<usize>,
     much: f64,
     slack: f64,
     /// Frames of the window that have passed, and the least of it.
@@ -404,14 +405,15 @@ impl Watch {
     fn new(ends: Ends) -> Self {
         let frames = |seconds: f64| seconds * f64::from(ends.rate_out.hz());
         let much = frames(MUCH_S) + ends.rate_in.frames_at(ends.rate_out, ends.burst) as f64;
-        Self { window: frames(WATCH_S) as usize, much, slack: frames(SLACK_S), passed: 0, least: f64::MAX }
+        let window = (!ends.two_clocks).then_some(frames(WATCH_S) as usize);
+        Self { window, much, slack: frames(SLACK_S), passed: 0, least: f64::MAX }
     }
 
     /// Frames to leave out before a call for so many.
     fn excess(&mut self, beyond: f64, wanted: usize) -> usize {
         self.least = self.least.min(beyond);
         self.passed += wanted;
-        if beyond < self.much && self.passed < self.window {
+        if beyond < self.much && self.window.is_none_or(|window| self.passed < window) {
             return 0;
         }
         let least = if beyond < self.much { self.least } else { beyond };

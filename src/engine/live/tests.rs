@@ -538,3 +538,63 @@ fn no_change_of_the_denoiser_makes_a_step_that_a_sung_vowel_has_not() {
         assert_eq!(remote.counts().swapped.load(Relaxed), 3);
     }
 }
+
+/// What comes in is its own place, so what goes out tells how old it is, to a part of a frame.
+#[test]
+fn two_clocks_stay_together_within_a_block() {
+    const UNIT: f64 = 1e-6;
+    for (from, to, drift, block) in [
+        (48_000, 48_000, 200.0, 64),
+        (48_000, 48_000, -80.0, 512),
+        (44_100, 48_000, -150.0, 100),
+        (16_000, 96_000, 60.0, 64),
+    ] {
+        let between = Ends {
+            rate_out: SampleRate::new(to).unwrap(),
+            two_clocks: true,
+            margin: block * to as usize / from as usize + block,
+            ..ends(from, 1)
+        };
+        let (session, remote) = Session::open(Voice::Through, between, 1.0).unwrap();
+        let (mut capture, mut playback, gauges) = wire(session);
+        // The microphone's clock is fast by the drift; threads are up to a millisecond late.
+        let rates = [f64::from(from) * (1.0 + drift * 1e-6), f64::from(to)];
+        let (mut counts, mut state) = ([0usize; 2], 1u32);
+        let mut jitter = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            1e-3 * f64::from(state) / f64::from(u32::MAX)
+        };
+        let (mut ages, mut said) = (Vec::new(), vec![0.0; block]);
+        let mut due = [jitter(), jitter()];
+        while counts[1] < 90 * to as usize {
+            let end = usize::from(due[1] < due[0]);
+            let now = due[end];
+            if end == 0 {
+                let frames: Vec<f32> =
+                    (counts[0]..counts[0] + block).map(|n| (n as f64 * UNIT) as f32).collect();
+                capture.push_at(&frames, now);
+            } else {
+                playback.fill_at(&mut said, now);
+                // Half a minute is given to find the drift.
+                if counts[1] > 30 * to as usize {
+                    let heard = f64::from(said[0]) / UNIT / rates[0];
+                    ages.push((counts[1] as f64 / rates[1] - heard) * rates[1]);
+                }
+            }
+            counts[end] += block;
+            due[end] = (counts[end] as f64 / rates[end]).max(now) + jitter();
+        }
+        let (least, most) = ages.iter().fold((f64::MAX, f64::MIN), |(l, m), age| (l.min(*age), m.max(*age)));
+        let reported = remote.latency().total as f64;
+        println!(
+            "{from} to {to} Hz, {drift} ppm, blocks of {block}: {least:.1} to {most:.1} frames, reported {reported}; {:.1} ppm",
+            gauges.drift()
+        );
+        // A block of either, and what a thread is late.
+        let blocks = block as f64 * (1.0 + f64::from(to) / f64::from(from)) + 1e-3 * f64::from(to);
+        assert!((least - reported).abs() < blocks && (most - reported).abs() < blocks);
+        assert!(most - least < 0.25e-3 * f64::from(to), "it wanders from {least} to {most}");
+        assert!((gauges.drift() - drift).abs() < 10.0, "{} for {drift}", gauges.drift());
+        assert_eq!(remote.counts().missing.load(Relaxed), 0);
+    }
+}

@@ -141,10 +141,14 @@ impl Capture {
         self.taps.push(own);
         given
     }
-
     /// Hands frames on, channels side by side.
     #[rtsan_standalone::nonblocking]
     pub fn push(&mut self, frames: &[f32]) {
+        self.push_at(frames, self.epoch.elapsed().as_secs_f64());
+    }
+
+    /// The same, so many seconds after the wire was made.
+    pub(super) fn push_at(&mut self, frames: &[f32], now: f64) {
         let frames = frames.get(..frames.len() / self.channels * self.channels).unwrap_or_default();
         self.taps.iter_mut().for_each(|tap| tap.push(frames));
         let room = self.ring.vacant_len() / self.channels * self.channels;
@@ -152,7 +156,7 @@ impl Capture {
         self.ring.push_slice(taken);
         self.lost.fetch_add((lost.len() / self.channels) as u64, Ordering::Relaxed);
         self.pushed += (taken.len() / self.channels) as u64;
-        let origin = self.epoch.elapsed().as_secs_f64() - self.pushed as f64 / self.rate;
+        let origin = now - self.pushed as f64 / self.rate;
         self.clock.origin.store((origin * 1e9) as i64, Ordering::Relaxed);
         self.clock.block.store(frames.len() / self.channels, Ordering::Relaxed);
     }
@@ -170,16 +174,23 @@ impl Playback {
     #[rtsan_standalone::nonblocking]
     pub fn fill(&mut self, frames: &mut [f32]) {
         let begun = Instant::now();
+        self.fill_at(frames, (begun - self.epoch).as_secs_f64());
+        if self.begun {
+            let lasts = (frames.len() / self.channels).max(1) as f64 / self.rates[1];
+            self.gauges.load.add(begun.elapsed().as_secs_f64() / lasts);
+        }
+    }
+
+    /// The same, so many seconds after the wire was made.
+    pub(super) fn fill_at(&mut self, frames: &mut [f32], now: f64) {
         let wanted = frames.len() / self.channels;
         self.hear();
         if !self.begun && self.heard > 0 {
-            self.begin(wanted);
+            self.begin(wanted, now);
         }
         if self.begun {
-            self.keep_time(wanted);
+            self.keep_time(wanted, now);
             self.session.say(frames);
-            let lasts = wanted.max(1) as f64 / self.rates[1];
-            self.gauges.load.add(begun.elapsed().as_secs_f64() / lasts);
         } else {
             frames.fill(0.0);
         }
@@ -220,10 +231,10 @@ impl Playback {
     }
 
     /// Chooses the place of the first frame out. By one clock not before there are as many as are wanted.
-    fn begin(&mut self, wanted: usize) {
+    fn begin(&mut self, wanted: usize, now: f64) {
         let beyond = match self.follower {
             None => self.session.in_hand() - wanted as f64,
-            Some(_) => self.beyond(wanted),
+            Some(_) => self.beyond(wanted, now),
         };
         // A frame is one, if a sum of fractions is it but for rounding.
         let excess = (beyond + 1e-6).floor() as i64;
@@ -234,24 +245,24 @@ impl Playback {
     }
 
     /// Frames in that came since the last that were heard, as its clock says.
-    fn since(&self) -> f64 {
+    fn since(&self, now: f64) -> f64 {
         let origin = self.clock.origin.load(Ordering::Relaxed) as f64 / 1e9;
-        (self.epoch.elapsed().as_secs_f64() - origin) * self.rates[0] - self.heard as f64
+        (now - origin) * self.rates[0] - self.heard as f64
     }
 
     /// Frames out that were heard by now, beyond a call of either end.
-    fn beyond(&mut self, wanted: usize) -> f64 {
+    fn beyond(&mut self, wanted: usize, now: f64) -> f64 {
         let frames = [self.clock.block.load(Ordering::Relaxed), wanted];
         for (most, frames) in self.most.iter_mut().zip(frames) {
             *most = (*most * 0.999).max(frames as f64);
         }
         let ratio = self.rates[1] / self.rates[0];
-        self.session.in_hand() + (self.since() - self.most[0]) * ratio - self.most[1]
+        self.session.in_hand() + (self.since(now) - self.most[0]) * ratio - self.most[1]
     }
 
     /// Follows the capture's clock, if it is another.
-    fn keep_time(&mut self, wanted: usize) {
-        let (beyond, stale) = (self.beyond(wanted), self.since() > STALE_S * self.rates[0]);
+    fn keep_time(&mut self, wanted: usize, now: f64) {
+        let (beyond, stale) = (self.beyond(wanted, now), self.since(now) > STALE_S * self.rates[0]);
         let Some(follower) = &mut self.follower else { return };
         let trouble = self.session.trouble();
         if stale || trouble != self.trouble {
