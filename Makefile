@@ -38,6 +38,9 @@ servers: tools
 		{ $(SUDO) apt-get update && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y --no-install-recommends \
 			jackd2 pulseaudio pulseaudio-utils libasound2-plugins; }
 	$(CARGO) test --test servers -- --ignored --nocapture --test-threads 1
+	$(CARGO) build --example live
+	@jackd -R -P 70 -S -d dummy -r 48000 -p 64 >/dev/null 2>&1 & server=$$!; trap "kill $$server" EXIT; sleep 3; \
+		{ sleep 2; echo; } | $(CARGO) run --example live -- jack jack
 
 # With a CUDA toolkit and a GPU.
 gpu-test:

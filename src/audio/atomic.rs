@@ -67,8 +67,19 @@ impl Part {
 
     /// Gives it its name; what stood under it is replaced.
     pub(super) fn finish(self) -> Result<()> {
-        let renamed = self.temporary.persist(&self.target);
-        renamed.map(|_| ()).map_err(|e| Error::io("rename", self.path, e.error))
+        self.temporary.persist(&self.target).map(|_| ()).map_err(|e| Error::io("rename", self.path, e.error))
+    }
+
+    /// The same; where that cannot be, the file stays under the name that it has, which the error tells.
+    pub(super) fn finish_or_stay(self) -> Result<()> {
+        let Err(failed) = self.temporary.persist(&self.target) else { return Ok(()) };
+        match failed.file.keep() {
+            Ok((_, kept)) => Err(Error::Unavailable {
+                what: self.path.display().to_string(),
+                why: format!("{}; the sound is in {}", failed.error, kept.display()),
+            }),
+            Err(_) => Err(Error::io("rename", self.path, failed.error)),
+        }
     }
 }
 

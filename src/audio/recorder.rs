@@ -85,7 +85,7 @@ impl Recorder {
         let head = header("", self.rate, self.channels, self.depth, 0)?.len() as u64;
         // What of a failed call went into the file goes; a RIFF chunk ends on an even byte.
         part.file().set_len(head + bytes).map_err(|e| Error::io("write", &self.path, e))?;
-        part.finish()
+        part.finish_or_stay()
     }
 
     fn len(&self) -> u64 {

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
 
-/// Checks the files of these options.
-pub fn check(output: &Path, options: &[(&str, &Option<PathBuf>)]) -> Result<()> {
-    let mut taken = vec![output];
+/// Checks the files of these options against each other and those that are taken.
+pub fn check(taken: &[&Path], options: &[(&str, &Option<PathBuf>)]) -> Result<()> {
+    let mut taken: Vec<PathBuf> = taken.iter().map(|path| place(path)).collect();
     for (name, path) in options {
         let Some(path) = path else { continue };
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -14,10 +14,19 @@ pub fn check(output: &Path, options: &[(&str, &Option<PathBuf>)]) -> Result<()> 
             let got = folder.display().to_string();
             return Err(Error::input(*name, "a file in a folder that is there", got));
         }
-        if taken.contains(&path.as_path()) {
-            return Err(Error::input(*name, "another file than the output", path.display().to_string()));
+        if taken.contains(&place(path)) {
+            return Err(Error::input(*name, "another file than the others", path.display().to_string()));
         }
-        taken.push(path);
+        taken.push(place(path));
     }
     Ok(())
+}
+
+/// The same place has one name.
+fn place(path: &Path) -> PathBuf {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match (folder.canonicalize(), path.file_name()) {
+        (Ok(folder), Some(name)) => folder.join(name),
+        _ => path.into(),
+    }
 }

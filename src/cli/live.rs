@@ -87,7 +87,7 @@ pub struct Args {
     /// Between files: by the clock, not as fast as it goes
     #[arg(long)]
     realtime: bool,
-    /// End after so many seconds
+    /// End after so many seconds of the clock's, whatever the sound
     #[arg(long, value_name = "S")]
     seconds: Option<f64>,
     /// JSON lines on a terminal too

@@ -73,9 +73,9 @@ fn what_is_made_can_be_seen() {
     assert_eq!((size("a.png"), size("many.png")), ((1200, 500), (1200, 4000)));
     for (rest, parts) in [
         ("-o - --picture b.png", ["--picture", "a sound that goes to a file"]),
-        ("-o b.wav --picture b.wav", ["--picture", "another file than the output"]),
+        ("-o b.wav --picture b.wav", ["--picture", "another file than the others"]),
         ("-o b.wav --picture no/b.png", ["--picture", "a file in a folder that is there"]),
-        ("-o b.wav --save-state b.png --picture b.png", ["--picture", "another file than the output"]),
+        ("-o b.wav --save-state b.png --picture b.png", ["--picture", "another file than the others"]),
     ] {
         folder.run(&format!("{line} {rest}")).refused(2, &parts);
     }
@@ -267,7 +267,7 @@ fn what_cannot_be_made_is_said_and_leaves_nothing() {
         ),
         (
             "--model g.safetensors --save-state a.wav -o a.wav",
-            &["--save-state: expected another file than the output"],
+            &["--save-state: expected another file than the others"],
         ),
         ("--model wide.safetensors -o a.wav", &["a generator of mu-law's 256 tokens, got one of 300 tokens"]),
         ("--model g.safetensors --prompt empty.wav -o a.wav", &["empty.wav"]),

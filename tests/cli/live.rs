@@ -249,3 +249,23 @@ fn a_worker_is_two_blocks_later() {
     let most = (latency - 160..=latency + 160).map(same).max().unwrap();
     assert!(most > 8_000, "{most} of 16,000");
 }
+
+#[test]
+fn a_model_that_cannot_keep_up_is_refused_before_it_starts() {
+    let folder = Folder::new();
+    let config: cascabel::model::Config = serde_json::from_str(
+        r#"{"kind": "filter", "rate": 48000, "hop": 1, "window": 4, "basis_window": 4,
+            "tiers": [{"d_model": 192, "blocks": 8, "mixer": {"kind": "mamba"}}]}"#,
+    )
+    .unwrap();
+    let weights = cascabel::plan::Weights::random(&config.plan().unwrap(), 3);
+    cascabel::model::Model::new(config, weights, Default::default())
+        .unwrap()
+        .save(folder.path("slow"))
+        .unwrap();
+    let parts = ["model slow", "takes at most 0.9 of the time", "fewer --channels", "cascabel bench"];
+    folder.run("live --model slow --input null --output null").refused(2, &parts);
+    // Between files it may take as long as it wants.
+    folder.tone("in.wav", 48_000, 1, 480);
+    folder.run("live --model slow --input file:in.wav --output file:out.wav").ok();
+}

@@ -54,7 +54,7 @@ impl NotificationHandler for Xruns {
     }
 }
 
-fn server() -> (Spawned, Client) {
+fn server() -> Result<(Spawned, Client), String> {
     jack::set_logger(LoggerType::None);
     let line = ["-R", "-P", "70", "-S", "-d", "dummy", "-r", "48000", "-p", "64"];
     let mut command = Command::new("jackd");
@@ -63,13 +63,13 @@ fn server() -> (Spawned, Client) {
     wait_for("JACK server", || {
         client = Client::new("deck", ClientOptions::NO_START_SERVER).ok();
         client.is_some()
-    });
-    (server, client.unwrap().0)
+    })?;
+    Ok((server, client.unwrap().0))
 }
 
 /// A take through the denoiser and through nothing, side by side.
 fn take() -> Result<(), String> {
-    let (_server, client) = server();
+    let (_server, client) = server()?;
     let (noisy, clean) = speech();
     let common = "live --input jack --output jack --channels 1";
     let (live, none) = (Live::start(common, &[]), Live::start(&format!("{common} --model none"), &[]));
@@ -82,14 +82,14 @@ fn take() -> Result<(), String> {
     for (run, loudspeaker) in [(&live, "deck:live"), (&none, "deck:none")] {
         let [input, output] =
             ["in:in_0", "out:out_0"].map(|port| format!("cpal_client_{}_{port}", run.pid()));
-        wait_for(&input, || client.as_client().connect_ports_by_name("deck:mic", &input).is_ok());
-        wait_for(&output, || client.as_client().connect_ports_by_name(&output, loudspeaker).is_ok());
+        wait_for(&input, || client.as_client().connect_ports_by_name("deck:mic", &input).is_ok())?;
+        wait_for(&output, || client.as_client().connect_ports_by_name(&output, loudspeaker).is_ok())?;
     }
     // Streams that begin make xruns of their own.
     std::thread::sleep(std::time::Duration::from_secs(1));
     let before = xruns.load(Ordering::Relaxed);
     playing.lock().unwrap().at = Some(0);
-    wait_for("end of the take", || playing.try_lock().is_ok_and(|take| take.at >= Some(take.speech.len())));
+    wait_for("end of the take", || playing.try_lock().is_ok_and(|take| take.at >= Some(take.speech.len())))?;
     let during = xruns.load(Ordering::Relaxed) - before;
     let (live, none) = (live.end(), none.end());
     let _ = client.deactivate();
@@ -106,7 +106,7 @@ fn take() -> Result<(), String> {
     );
     let milliseconds = number(&live[0], "/latency_ms/total");
     assert!(milliseconds <= 14.0, "{milliseconds} ms at 48 kHz and 64 frames");
-    let verdict = judge(&noisy, &clean, &heard, &passed);
+    let verdict = judge(&noisy, &clean, &heard, &passed, 0);
     let passed_late = number(&none[0], "/latency_ms/total_frames") as usize;
     if verdict.passed_late.abs_diff(passed_late) > BLOCK {
         return Err(format!("{verdict:?}, the pass-through reported {passed_late}"));
@@ -121,4 +121,27 @@ fn jack_at_64_frames() {
     let takes: Vec<String> = (0..3).map_while(|_| take().err()).collect();
     takes.iter().for_each(|failed| println!("a take that was not whole: {failed}"));
     assert!(takes.len() < 3, "{takes:#?}");
+}
+
+#[test]
+#[ignore = "needs audio servers: make servers"]
+fn jack_that_dies_and_comes_back() {
+    let (first, client) = server().unwrap();
+    drop(client);
+    let live = Live::start("live --input jack --output jack --channels 1", &[]);
+    std::thread::sleep(std::time::Duration::from_millis(2_500));
+    drop(first);
+    std::thread::sleep(std::time::Duration::from_millis(2_500));
+    let (_second, client) = server().unwrap();
+    drop(client);
+    std::thread::sleep(std::time::Duration::from_millis(4_500));
+    let lines = live.end();
+    let lost = lines.iter().rposition(|line| line["state"] == "lost").expect("nothing was lost");
+    assert!(lines[lost]["trouble"].as_str().unwrap().starts_with("jack:"), "{}", lines[lost]);
+    let frames = |line| number(line, "/output/frames");
+    let (before, end) = (frames(&lines[lost]), frames(lines.last().unwrap()));
+    assert!(
+        before > 48_000.0 && end > before + 48_000.0,
+        "{before} frames until it was lost, {end} at the end"
+    );
 }

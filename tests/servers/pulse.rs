@@ -23,7 +23,7 @@ set-default-source mic
 ";
 
 /// Starts the server and waits for it.
-fn server(folder: &Path) -> Spawned {
+fn server(folder: &Path) -> Result<Spawned, String> {
     std::fs::write(folder.join("server.pa"), SERVER).unwrap();
     let line = ["-n", "-F", "server.pa", "--exit-idle-time=-1", "--daemonize=no", "--disallow-exit"];
     let mut command = Command::new("pulseaudio");
@@ -32,17 +32,17 @@ fn server(folder: &Path) -> Spawned {
     wait_for("PulseAudio server", || {
         let info = Command::new("pactl").arg("info").env("XDG_RUNTIME_DIR", folder).output();
         info.is_ok_and(|output| output.status.success())
-    });
+    })?;
     // Where that is allowed, before all others: a server that waits for others loses sound.
     let raise = ["-a", "-f", "-p", "60", &server.0.id().to_string()].map(String::from);
     let _ = Command::new("chrt").args(raise).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    server
+    Ok(server)
 }
 
 fn take() -> Result<(), String> {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    let _server = server(folder);
+    let _server = server(folder)?;
     let (noisy, clean) = speech();
     let sound = Sound::new(SampleRate::new(RATE).unwrap(), vec![noisy.clone()]).unwrap();
     write_path(&folder.join("speech.wav"), &sound, WavDepth::Float32).unwrap();
@@ -69,7 +69,7 @@ fn take() -> Result<(), String> {
     let [fed, heard, passed] = [0, 1, 2].map(channel);
     // From where the speech began; the server's own way there and back is the pass-through's, less what that reports.
     let begun = crate::sound::lag(&noisy, &fed);
-    let verdict = judge(&noisy, &clean, &heard[begun..], &passed[begun..]);
+    let verdict = judge(&noisy, &clean, &heard[begun..], &passed[begun..], BLOCK / 10);
     let latency = |lines: &[serde_json::Value]| number(&lines[0], "/latency_ms/total_frames") as usize;
     let last = live.last().unwrap();
     println!(

@@ -5,16 +5,18 @@ use cascabel::engine::{ProcessOptions, Processor, bundled};
 use realfft::RealFftPlanner;
 
 pub const RATE: u32 = 48_000;
+/// Frames of a row of the model, and the places in it at which speech may begin.
+const ROW: usize = 48;
+const PHASES: usize = 6;
 /// Frames of a segment.
 const SEGMENT: usize = RATE as usize / 20;
-/// A segment that is this alike came through; where a clock is followed, up to so many frames away and half a frame beside.
+/// A segment that is this alike came through; where a clock is followed, half a frame beside its place.
 const CAME: f64 = 0.97;
-const NEAR: usize = 48;
 /// Of the noise that is added to the recording, the deviation: some 5 dB below the speech.
 const NOISE: f32 = 0.03;
 
-/// A recording at the servers' rate, with silence before and after and with more noise than it has, and `process` of it.
-pub fn speech() -> (Vec<f32>, Vec<f32>) {
+/// A recording at the servers' rate, with silence before and after and with more noise than it has, and `process` of it, with the rows of the model at several places.
+pub fn speech() -> (Vec<f32>, Vec<Vec<f32>>) {
     let demo = concat!(env!("CARGO_MANIFEST_DIR"), "/models/demo/noisy.wav");
     let recording = read_path(demo.as_ref()).unwrap();
     let (mut state, mut noise) = (1u32, 0.0f32);
@@ -30,10 +32,16 @@ pub fn speech() -> (Vec<f32>, Vec<f32>) {
     let mut samples = vec![0.0; RATE as usize / 2];
     samples.extend(&noisy.channels()[0]);
     samples.resize(samples.len() + RATE as usize, 0.0);
-    let sound = Sound::new(noisy.rate(), vec![samples.clone()]).unwrap();
     let model = bundled::open(bundled::DEFAULT).unwrap();
-    let clean = Processor::open(&model, ProcessOptions::default()).unwrap().process(&sound).unwrap();
-    (samples, clean.into_channels().remove(0))
+    let mut processor = Processor::open(&model, ProcessOptions::default()).unwrap();
+    // The model's rows of 1 ms begin anywhere in a stream, at the first frame in a file: so much earlier, it is the same sound in other rows.
+    let clean = (0..PHASES).map(|phase| {
+        let early = phase * ROW / PHASES;
+        let moved = std::iter::repeat_n(0.0, early).chain(samples.iter().copied()).collect();
+        let sound = Sound::new(noisy.rate(), vec![moved]).unwrap();
+        processor.process(&sound).unwrap().into_channels().remove(0).split_off(early)
+    });
+    (samples.clone(), clean.collect())
 }
 
 /// (Σab)/√(Σa²·Σb²)
@@ -61,6 +69,12 @@ pub fn lag(early: &[f32], late: &[f32]) -> usize {
     (0..late.len()).max_by(|a, b| time[*a].total_cmp(&time[*b])).unwrap()
 }
 
+/// Compares with each of the clean versions; the most alike counts.
+pub fn judge(noisy: &[f32], clean: &[Vec<f32>], heard: &[f32], passed: &[f32], near_by: usize) -> Verdict {
+    let verdicts = clean.iter().map(|clean| judged(noisy, clean, heard, passed, near_by));
+    verdicts.max_by(|a, b| a.alike.total_cmp(&b.alike)).unwrap()
+}
+
 /// What a run was like, where the server did its part.
 #[derive(Debug)]
 pub struct Verdict {
@@ -75,8 +89,9 @@ pub struct Verdict {
     pub passed_late: usize,
 }
 
-/// Compares what was heard and passed with the speech and its clean version.
-pub fn judge(noisy: &[f32], clean: &[f32], heard: &[f32], passed: &[f32]) -> Verdict {
+/// Compares what was heard and passed with the speech and its clean version; a segment may lie so many frames away from where the lag of all
+/// says, as it does where a clock is followed.
+fn judged(noisy: &[f32], clean: &[f32], heard: &[f32], passed: &[f32], near_by: usize) -> Verdict {
     let (heard_late, passed_late) = (lag(clean, heard), lag(noisy, passed));
     let part = |x: &[f32], from: usize| -> Vec<f32> {
         (from..from + SEGMENT).map(|n| x.get(n).copied().unwrap_or(0.0)).collect()
@@ -85,7 +100,7 @@ pub fn judge(noisy: &[f32], clean: &[f32], heard: &[f32], passed: &[f32]) -> Ver
     let spoken: Vec<usize> = (0..noisy.len() - SEGMENT).step_by(SEGMENT).filter(loud).collect();
     // The place near a lag at which a segment of one is most alike one of the other.
     let near = |one: &[f32], other: &[f32], from: usize, late: usize| {
-        let (one, lags) = (part(one, from), late.saturating_sub(NEAR)..=late + NEAR);
+        let (one, lags) = (part(one, from), late.saturating_sub(near_by)..=late + near_by);
         let alike = lags.map(|late| (late, correlation(&one, &part(other, from + late))));
         alike.max_by(|a, b| a.1.total_cmp(&b.1)).unwrap()
     };

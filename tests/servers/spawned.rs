@@ -71,10 +71,13 @@ pub fn number(line: &Value, path: &str) -> f64 {
 }
 
 /// Waits until something is there.
-pub fn wait_for(what: &str, mut there: impl FnMut() -> bool) {
+pub fn wait_for(what: &str, mut there: impl FnMut() -> bool) -> Result<(), String> {
     let begun = Instant::now();
     while !there() {
-        assert!(begun.elapsed() < Duration::from_secs(15), "no {what} in 15 s");
+        if begun.elapsed() > Duration::from_secs(15) {
+            return Err(format!("no {what} in 15 s"));
+        }
         std::thread::sleep(Duration::from_millis(50));
     }
+    Ok(())
 }

@@ -95,7 +95,7 @@ impl<'a> Run<'a> {
         if args.count > 1 && output == pipe() {
             return Err(Error::input("standard output", "one sound", args.count.to_string()));
         }
-        beside::check(output, &[("--save-state", &args.save_state), ("--picture", &args.picture)])?;
+        beside::check(&[output], &[("--save-state", &args.save_state), ("--picture", &args.picture)])?;
         if args.picture.is_some() && output == pipe() {
             return Err(Error::input("--picture", "a sound that goes to a file", "standard output"));
         }

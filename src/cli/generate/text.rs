@@ -44,7 +44,7 @@ pub fn run(args: &Args, model: &Model) -> Result<Tally> {
     }
     let vocabulary = model.plan.value(model.plan.output).width;
     let output = args.output.as_deref().unwrap_or_else(|| pipe());
-    beside::check(output, &[("--save-state", &args.save_state), ("--picture", &args.picture)])?;
+    beside::check(&[output], &[("--save-state", &args.save_state), ("--picture", &args.picture)])?;
     let words = Words::beside(Path::new(&args.model), vocabulary)?;
     let text = match args.prompt.as_ref().map(|text| text.to_str()) {
         None => "",

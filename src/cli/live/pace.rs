@@ -37,7 +37,7 @@ pub fn check(voice: Voice<'_>, ends: Ends, name: &str, paced: bool) -> Result<()
 fn share(voice: Voice<'_>, ends: Ends) -> Result<f64> {
     let voice = match voice {
         Voice::Answer(model, options) => {
-            Voice::Answer(model, AnswerOptions { pause_s: 0.02, longest_s: 60.0, ..options })
+            Voice::Answer(model, AnswerOptions { above_db: -60.0, pause_s: 0.02, longest_s: 60.0, ..options })
         }
         other => other,
     };

@@ -7,7 +7,7 @@ use super::records::Records;
 use super::{Args, Mode, pace};
 use crate::audio::SampleRate;
 use crate::audio::device::{Clocked, Device, FileSink, FileSource, Format, Nothing, Sink, Source};
-use crate::cli::named;
+use crate::cli::{beside, named};
 use crate::engine::live::{AnswerOptions, Line, LineOptions, Voice};
 use crate::model::Model;
 use crate::{Error, Result};
@@ -90,9 +90,13 @@ impl Plan {
         let rate = check(args)?;
         let (from, to) = (End::of(&args.input), End::of(&args.output));
         let paced = args.realtime || from.is_card() || to.is_card() || matches!(from, End::Null);
-        if !paced && (args.record.is_some() || args.record_input.is_some()) {
-            let expected = "a device or --realtime: between files, the output is the record";
-            return Err(Error::input("--record", expected, "files, as fast as they go"));
+        for (name, given) in
+            [("--record", args.record.is_some()), ("--record-input", args.record_input.is_some())]
+        {
+            if !paced && given {
+                let expected = "a device or --realtime: between files, the files are the record";
+                return Err(Error::input(name, expected, "files, as fast as they go"));
+            }
         }
         if !paced && args.worker {
             let expected = "a device or --realtime: between files nothing waits";
@@ -132,28 +136,22 @@ fn check(args: &Args) -> Result<Option<SampleRate>> {
     if !(0.0..=1.0).contains(&args.mix) {
         return Err(Error::input("--mix", "a share of 0 to 1", args.mix.to_string()));
     }
-    for (name, value, most) in [
-        ("--block", args.block, 1 << 16),
-        ("--channels", args.channels, MOST_CHANNELS),
-        ("--margin", args.margin.map(|margin| margin + 1), (1 << 20) + 1),
+    for (name, value, range) in [
+        ("--block", args.block, 1..=1 << 16),
+        ("--channels", args.channels, 1..=MOST_CHANNELS),
+        ("--margin", args.margin, 0..=1 << 20),
     ] {
-        if value.is_some_and(|value| !(1..=most).contains(&value)) {
-            let less = usize::from(name == "--margin");
-            let got = value.unwrap_or(0) - less;
-            return Err(Error::input(name, format!("{} to {}", 1 - less, most - less), got.to_string()));
+        if let Some(value) = value.filter(|value| !range.contains(value)) {
+            let expected = format!("{} to {}", range.start(), range.end());
+            return Err(Error::input(name, expected, value.to_string()));
         }
     }
     if let Some(seconds) = args.seconds.filter(|seconds| !(*seconds > 0.0 && seconds.is_finite())) {
         return Err(Error::input("--seconds", "more than 0", seconds.to_string()));
     }
-    let files = [&args.record, &args.record_input].into_iter().flatten().map(|path| path.as_path());
-    let output = End::of(&args.output);
-    let mut files: Vec<&Path> =
-        files.chain(if let End::File(path) = output { Some(path) } else { None }).collect();
-    files.sort();
-    if let Some(pair) = files.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(Error::input("--record", "another file than the others", pair[0].display().to_string()));
-    }
+    let file = |id| if let End::File(path) = End::of(id) { Some(path) } else { None };
+    let taken: Vec<&Path> = [file(&args.input), file(&args.output)].into_iter().flatten().collect();
+    beside::check(&taken, &[("--record", &args.record), ("--record-input", &args.record_input)])?;
     args.rate.map(|hz| SampleRate::of("--rate", hz)).transpose()
 }
 

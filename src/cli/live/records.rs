@@ -39,12 +39,10 @@ impl Records {
         let said = begin(&args.record, &|| line.tap_output(), ends.rate_out)?;
         Ok(Self(heard.into_iter().chain(said).collect()))
     }
-
-    /// Writes what came since; of an error, one line, and that recording ends.
-    pub fn write(&mut self) {
-        self.0.iter_mut().for_each(Record::write);
+    /// Writes what came since. An error ends its recording; what is to be said of it.
+    pub fn write(&mut self) -> Vec<String> {
+        self.0.iter_mut().flat_map(Record::write).collect()
     }
-
     /// Frames that found no room, as a disk was too slow.
     pub fn lost(&self) -> u64 {
         self.0.iter().map(|record| record.tapped.lost.load(Ordering::Relaxed)).sum()
@@ -52,30 +50,33 @@ impl Records {
 
     /// Gives the files their names.
     pub fn finish(mut self) -> Result<()> {
-        self.write();
-        self.0
-            .into_iter()
-            .filter_map(|record| record.recorder)
-            .try_for_each(|recorder| recorder.finish().map(|_| ()))
+        let troubles = self.write();
+        troubles.iter().for_each(|trouble| complain(trouble));
+        // One that fails does not keep the others from their names.
+        let finish =
+            |record: Record| record.recorder.map_or(Ok(()), |recorder| recorder.finish().map(|_| ()));
+        let finished: Vec<Result<()>> = self.0.into_iter().map(finish).collect();
+        finished.into_iter().collect()
     }
 }
 
 impl Record {
-    fn write(&mut self) {
+    fn write(&mut self) -> Vec<String> {
+        let mut troubles = Vec::new();
         loop {
             let frames = self.tapped.take(&mut self.block);
             if frames.is_empty() {
-                return;
+                return troubles;
             }
             let Some(recorder) = &mut self.recorder else { continue };
             if let Err(error) = recorder.push(frames) {
                 let path = self.path.display();
-                complain(&format!("{error}; {path} ends here, the sound goes on"));
+                troubles.push(format!("{error}; {path} ends here, the sound goes on"));
                 // What is in it is kept.
                 if let Err(error) =
                     self.recorder.take().map_or(Ok(()), |recorder| recorder.finish().map(|_| ()))
                 {
-                    complain(&error.to_string());
+                    troubles.push(error.to_string());
                 }
             }
         }

@@ -39,7 +39,7 @@ pub fn run(mut plan: Plan) -> Result<Tally> {
     face.tell(&opening)?;
     plan.line.start()?;
     if let Some(why) = plan.line.hindered() {
-        complain(&format!(
+        face.complain(&format!(
             "no real-time priority for the worker ({why}); it may be late when others are busy"
         ));
     }
@@ -47,7 +47,7 @@ pub fn run(mut plan: Plan) -> Result<Tally> {
     let mut told = Instant::now();
     let failed = loop {
         let doing = plan.line.tend();
-        plan.records.write();
+        plan.records.write().iter().for_each(|trouble| face.complain(trouble));
         if let Some(why) = plan.line.failed() {
             break Some(why);
         }
@@ -63,51 +63,68 @@ pub fn run(mut plan: Plan) -> Result<Tally> {
         }
         match face.key(&last, peaks, &reader)? {
             Some(Key::Quit) => break None,
-            Some(key) => grant(key, &mut plan, &mut reader),
+            Some(key) => {
+                if let Err(error) = grant(key, &mut plan, &mut reader) {
+                    face.complain(&error.to_string());
+                }
+            }
             None => {}
         }
     };
+    let lost = plan.records.lost();
     // What is in the devices' hands is heard to its end.
     let [_, ahead] = plan.line.device_seconds();
     std::thread::sleep(Duration::from_secs_f64(ahead.min(1.0)));
-    let end = reader.status(&plan.line, Some(&Doing::Done), plan.records.lost());
+    // Files have their ends before anything is told that could fail.
+    let failed = plan.line.stop().or(failed);
+    let recorded = plan.records.finish();
+    let end = reader.status(&plan.line, Some(&Doing::Done), lost);
     face.close(&end)?;
-    drop(plan.line);
-    plan.records.finish()?;
+    recorded?;
     match failed {
         Some(why) => Err(Error::Unavailable { what: "the line".into(), why }),
         None => Ok(Tally::ONE),
     }
 }
 
-/// Does what was asked for; what cannot be done now is one line.
-fn grant(key: Key, plan: &mut Plan, reader: &mut Reader) {
+/// Does what was asked for.
+fn grant(key: Key, plan: &mut Plan, reader: &mut Reader) -> Result<()> {
     let remote = &mut plan.line.remote;
-    let granted = match key {
+    match key {
         Key::Bypass => {
+            remote.bypass(!reader.bypass)?;
             reader.bypass = !reader.bypass;
-            remote.bypass(reader.bypass)
         }
         Key::More | Key::Less => {
             let by = if key == Key::More { STEP } else { -STEP };
             // In whole steps, so that neither end is missed by a rounding.
-            reader.mix = (((reader.mix + by) / STEP).round() * STEP).clamp(0.0, 1.0);
-            remote.mix(reader.mix)
+            let mix = (((reader.mix + by) / STEP).round() * STEP).clamp(0.0, 1.0);
+            remote.mix(mix)?;
+            reader.mix = mix;
         }
-        Key::Reset => remote.swap(plan.voices[0].voice()),
+        Key::Reset => remote.swap(plan.voices[0].voice())?,
         Key::Swap => {
-            plan.voices.rotate_left(1);
-            reader.model = plan.voices[0].name.clone();
-            remote.swap(plan.voices[0].voice())
+            let Some(other) = plan.voices.get(1) else {
+                return Err(Error::input("s", "a model that --swap names", "none"));
+            };
+            remote.swap(other.voice())?;
+            reader.model = other.name.clone();
+            plan.voices.swap(0, 1);
         }
-        Key::Quit => Ok(()),
-    };
-    if let Err(error) = granted {
-        complain(&error.to_string());
+        Key::Quit => {}
     }
+    Ok(())
 }
 
 impl Face {
+    /// One line: on the screen, where standard error would be drawn over.
+    fn complain(&mut self, trouble: &str) {
+        match self {
+            Self::Screen(screen) => screen.complain(trouble),
+            Self::Lines(_) => complain(trouble),
+        }
+    }
+
     fn tell(&mut self, status: &Status) -> Result<()> {
         match self {
             Self::Screen(_) => Ok(()),

@@ -18,12 +18,17 @@ use crate::{Error, Result};
 /// Between two drawings.
 const FRAME: Duration = Duration::from_millis(50);
 
+/// How long a complaint is shown.
+const NOTICE: Duration = Duration::from_secs(6);
+
 /// A terminal that is drawn on until it is closed or dropped.
 pub struct Screen {
     terminal: Option<DefaultTerminal>,
     spectrograms: Vec<Spectrogram>,
     meters: [Meter; 2],
     drawn: Option<Instant>,
+    /// What was complained about last, and when.
+    notice: Option<(String, Instant)>,
 }
 
 impl Screen {
@@ -34,7 +39,13 @@ impl Screen {
         let spectrograms = taps.into_iter().flatten().map(|(tapped, rate)| Spectrogram::of(tapped, rate));
         let spectrograms = spectrograms.collect::<Result<_>>()?;
         let terminal = ratatui::try_init().map_err(|e| Error::io("draw on", "the terminal", e))?;
-        Ok(Self { terminal: Some(terminal), spectrograms, meters: Default::default(), drawn: None })
+        Ok(Self {
+            terminal: Some(terminal),
+            spectrograms,
+            meters: Default::default(),
+            drawn: None,
+            notice: None,
+        })
     }
 
     /// Draws if it is time, and waits for a key until the next look.
@@ -52,6 +63,8 @@ impl Screen {
             && self.drawn.is_none_or(|drawn| drawn.elapsed() >= FRAME)
         {
             self.drawn = Some(Instant::now());
+            let shown = self.notice.as_ref().filter(|(_, since)| since.elapsed() < NOTICE);
+            let notice = shown.map_or("", |(notice, _)| notice.as_str());
             let view = View {
                 status,
                 mix: reader.mix,
@@ -59,6 +72,7 @@ impl Screen {
                 model: &reader.model,
                 meters: &self.meters,
                 spectrograms: &self.spectrograms,
+                notice,
             };
             terminal.draw(|frame| view.draw(frame)).map_err(failed)?;
         }
@@ -76,6 +90,10 @@ impl Screen {
             },
             _ => None,
         })
+    }
+    /// Shows a line for a while, in the place of the keys.
+    pub fn complain(&mut self, trouble: &str) {
+        self.notice = Some((trouble.into(), Instant::now()));
     }
 
     /// Gives the terminal back.

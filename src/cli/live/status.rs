@@ -181,13 +181,14 @@ impl Status {
     /// A line for people.
     pub fn summary(&self) -> String {
         format!(
-            "{:.1} s through {}, {:.1} ms late; {} frames missing, {} left out, {} lost, {} xruns",
+            "{:.1} s through {}, {:.1} ms late; {} frames missing, {} left out, {} lost, {} not recorded, {} xruns",
             self.output.frames as f64 / f64::from(self.output.rate),
             self.model,
             self.latency_ms.total,
             self.missing,
             self.dropped,
             self.lost,
+            self.unrecorded,
             self.xruns,
         )
     }

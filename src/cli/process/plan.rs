@@ -56,7 +56,7 @@ impl Run {
         if args.picture.is_some() && jobs.len() > 1 {
             return Err(Error::input("--picture", "one file", jobs.len().to_string()));
         }
-        beside::check(&args.output, &[("--picture", &args.picture)])?;
+        beside::check(&[&args.output], &[("--picture", &args.picture)])?;
         let threads = args.jobs.map_or_else(
             || std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             std::num::NonZero::get,

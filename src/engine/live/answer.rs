@@ -72,6 +72,8 @@ struct Level {
 
 impl Level {
     fn see(&mut self, x: f32) -> f64 {
+        // Beyond full scale nothing is louder, and a square is a number.
+        let x = x.clamp(-1.0, 1.0);
         let count = self.squares.len();
         if let Some(place) = self.squares.get_mut(self.at) {
             let former = std::mem::replace(place, x * x);
@@ -117,6 +119,10 @@ impl Answerer {
         let generator = GeneratorOptions { streams: 1, live: true, ..options.generator };
         let mut generator = Generator::open(model, generator)?;
         generator.set_class(0, options.class)?;
+        // Runs once, so that the first answer finds the weights near.
+        generator.keep(0);
+        generator.generate(&mut [0; 64])?;
+        generator.go_back(0);
         let power = |db: f32| 10f64.powf(f64::from(db) / 10.0);
         Ok(Self {
             generator,

@@ -82,6 +82,20 @@ impl<'m> Voice<'m> {
             Self::Filter(model) | Self::Answer(model, _) => Some(model),
         }
     }
+
+    /// Its rate, and how many channels it takes at once.
+    fn shape(self, ends: Ends) -> Result<(SampleRate, usize)> {
+        let refused = |expected: &str, got: &Config| Err(Error::input("model", expected, got.kind()));
+        match (self, self.model().map(|model| &model.config)) {
+            (_, None) => Ok((ends.rate_out, 1)),
+            (Self::Filter(_), Some(Config::Filter(config))) => {
+                Ok((SampleRate::new(config.rate)?, config.channels))
+            }
+            (Self::Answer(..), Some(Config::Generator(config))) => Ok((SampleRate::new(config.rate)?, 1)),
+            (Self::Filter(_), Some(other)) => refused("a filter (sound to sound)", other),
+            (_, Some(other)) => refused("a generator of sound, to answer", other),
+        }
+    }
 }
 
 /// What takes rows of the model's rate and gives as many.
@@ -89,6 +103,25 @@ enum Inside {
     Nothing,
     Filter(Box<Cpu>),
     Answer(Box<Answerer>),
+}
+
+impl Inside {
+    /// Opens it, and runs it once, so that the first block finds its weights near.
+    fn open(voice: Voice<'_>, rows: usize, streams: usize) -> Result<Self> {
+        Ok(match voice {
+            Voice::Through => Self::Nothing,
+            Voice::Answer(model, options) => Self::Answer(Box::new(Answerer::open(model, options, rows)?)),
+            Voice::Filter(model) => {
+                let mut cpu = Box::new(open(model, Limits { max_rows: rows, max_streams: streams })?);
+                let feeds: Vec<Feed> = (0..streams).map(|stream| Feed { stream, rows }).collect();
+                let width = model.plan.value(model.plan.output).width;
+                let mut said = vec![0.0; rows * streams * width];
+                cpu.advance(&feeds, Rows::Samples(&said.clone()), &mut said)?;
+                (0..streams).for_each(|stream| cpu.reset(stream));
+                Self::Filter(cpu)
+            }
+        })
+    }
 }
 
 /// One model between two rates, or none.
@@ -113,20 +146,7 @@ impl Chain {
     /// Opens a model between two ends, or nothing but their converters. All memory is taken here. A generator hears the mean of the channels
     /// and speaks to all.
     pub fn open(voice: Voice<'_>, ends: Ends) -> Result<Self> {
-        let model = voice.model();
-        let (rate, width) = match (voice, model.map(|model| &model.config)) {
-            (Voice::Filter(_), Some(Config::Filter(config))) => {
-                (SampleRate::new(config.rate)?, config.channels)
-            }
-            (Voice::Answer(..), Some(Config::Generator(config))) => (SampleRate::new(config.rate)?, 1),
-            (Voice::Filter(_), Some(other)) => {
-                return Err(Error::input("model", "a filter (sound to sound)", other.kind()));
-            }
-            (_, Some(other)) => {
-                return Err(Error::input("model", "a generator of sound, to answer", other.kind()));
-            }
-            (_, None) => (ends.rate_out, 1),
-        };
+        let (model, (rate, width)) = (voice.model(), voice.shape(ends)?);
         let apart = ends.channels_in == ends.channels_out && !matches!(voice, Voice::Answer(..));
         let channels = if apart { ends.channels_in } else { 1 };
         if ends.channels_in * ends.channels_out == 0 || !channels.is_multiple_of(width) {
@@ -146,13 +166,7 @@ impl Chain {
         let up_start = model.map_or(0, Model::latency) as i64 * up_unit - up_late;
         let (dry_late, _) = parts(ends.rate_in, ends.rate_out, latency.total);
         let streams = channels / width;
-        let inside = match voice {
-            Voice::Through => Inside::Nothing,
-            Voice::Filter(model) => {
-                Inside::Filter(Box::new(open(model, Limits { max_rows: rows, max_streams: streams })?))
-            }
-            Voice::Answer(model, options) => Inside::Answer(Box::new(Answerer::open(model, options, rows)?)),
-        };
+        let inside = Inside::open(voice, rows, streams)?;
         // Without a model nothing goes that way.
         let (down, up) = match model {
             Some(_) => {

@@ -27,6 +27,14 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Of the time in which frames last that are kept in hand before playback asks: bursts of a device, or of a thread that was held up.
 const BURST_S: f64 = 0.2;
 
+/// How often a device is started that refuses.
+const TRIES: usize = 3;
+
+#[allow(clippy::disallowed_methods, reason = "off the audio threads")]
+fn rest() {
+    std::thread::sleep(Duration::from_millis(200));
+}
+
 /// How a line is opened.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LineOptions {
@@ -67,8 +75,9 @@ pub struct Line {
     playback: Slot<Mouth>,
     worker: Option<Slot<Worker>>,
     shift: Option<Shift>,
-    /// Frames that the worker is ahead.
+    /// Frames that the worker is ahead, and those of a call of another clock's.
     ahead: usize,
+    waited: usize,
 }
 
 /// What the loudspeaker's call is answered by.
@@ -105,6 +114,8 @@ struct Attached {
     since: Instant,
     /// Xruns of those before it was lost.
     xruns: u64,
+    /// Why it could not be opened again.
+    not_back: Option<String>,
 }
 
 /// What two devices, or the two halves of one, make the session stand between.
@@ -143,6 +154,8 @@ impl Line {
         let ends = ends(&devices, options)?;
         let (session, remote) = Session::open(voice, ends, options.mix)?;
         let (capture, playback, gauges) = wire(session);
+        let heard = devices.iter().find_map(|device| device.input()).map_or(0, |format| format.block);
+        let waited = if ends.two_clocks { ends.rate_in.frames_at(ends.rate_out, heard) } else { 0 };
         let block = devices.iter().find_map(|device| device.output()).map_or(1, |format| format.block);
         let (mouth, worker) = if options.worker {
             let (worker, relay) = relay(playback, block, BLOCKS);
@@ -157,6 +170,7 @@ impl Line {
             calls: 0,
             since: Instant::now(),
             xruns: 0,
+            not_back: None,
         });
         Ok(Self {
             attached: attached.collect(),
@@ -167,6 +181,7 @@ impl Line {
             playback: Slot::new(mouth),
             ahead: if worker.is_some() { BLOCKS * block } else { 0 },
             worker,
+            waited,
             shift: None,
         })
     }
@@ -206,8 +221,7 @@ impl Line {
         });
         [self.ends.rate_in.seconds(input), self.ends.rate_out.seconds(output)]
     }
-
-    /// Starts the devices.
+    /// Starts the devices. A device that refuses is an error; those that were started before it run on until the line is dropped.
     pub fn start(&mut self) -> Result<()> {
         if let Some(worker) = &self.worker {
             self.shift = Some(Shift::start(worker.clone())?);
@@ -215,13 +229,13 @@ impl Line {
         let (capture, playback) = (self.capture.clone(), self.playback.clone());
         self.attached.iter_mut().try_for_each(|attached| attached.start(&capture, &playback))
     }
-
-    /// How late what is said is, in parts; what a worker is ahead counts as kept in hand.
+    /// How late what is said is, in parts. What a worker is ahead counts as kept in hand, and between two clocks a call of the microphone's, which
+    /// is waited for.
     pub fn latency(&self) -> Latency {
         let latency = self.remote.latency();
-        Latency { margin: latency.margin + self.ahead, total: latency.total + self.ahead, ..latency }
+        let more = self.ahead + self.waited;
+        Latency { margin: latency.margin + more, total: latency.total + more, ..latency }
     }
-
     /// Why a worker runs at no real-time priority, if it does not.
     pub fn hindered(&self) -> Option<&str> {
         self.shift.as_ref().and_then(|shift| shift.hindered.as_deref())
@@ -233,9 +247,15 @@ impl Line {
         let all: Vec<Doing> =
             self.attached.iter_mut().map(|attached| attached.tend(&capture, &playback)).collect();
         let first = |wanted: fn(&Doing) -> bool| all.iter().find(|doing| wanted(doing)).cloned();
-        first(|doing| matches!(doing, Doing::Lost(_)))
-            .or_else(|| first(|doing| *doing == Doing::Done))
+        first(|doing| *doing == Doing::Done)
+            .or_else(|| first(|doing| matches!(doing, Doing::Lost(_))))
             .unwrap_or(Doing::Running)
+    }
+    /// Stops the devices and waits for them: files have their ends. Why one of them failed, if it did.
+    pub fn stop(&mut self) -> Option<String> {
+        self.attached.iter_mut().for_each(|attached| attached.running = None);
+        self.shift = None;
+        self.failed()
     }
 
     /// Why a device that cannot come back has ended.
@@ -246,7 +266,19 @@ impl Line {
 }
 
 impl Attached {
+    /// Starts the device. One that others use or that is just coming up may refuse at first.
     fn start(&mut self, capture: &Slot<Capture>, playback: &Slot<Mouth>) -> Result<()> {
+        let tries = if self.device.comes_back() { TRIES } else { 1 };
+        for _ in 1..tries {
+            if self.try_start(capture, playback).is_ok() {
+                return Ok(());
+            }
+            rest();
+        }
+        self.try_start(capture, playback)
+    }
+
+    fn try_start(&mut self, capture: &Slot<Capture>, playback: &Slot<Mouth>) -> Result<()> {
         let (capture, playback) = (capture.clone(), playback.clone());
         let mut calls = Calls::default();
         if self.device.input().is_some() {
@@ -275,7 +307,9 @@ impl Attached {
             self.health.lose("it has not called for 2.5 s");
         }
         let Some(why) = self.health.lost() else { return Doing::Running };
-        let lost = Doing::Lost(format!("{}: {why}", self.device.name()));
+        let name = self.device.name().to_string();
+        let back = self.not_back.as_ref().map_or(String::new(), |error| format!("; not back: {error}"));
+        let lost = Doing::Lost(format!("{name}: {why}{back}"));
         if self.running.take().is_some() {
             self.since = Instant::now();
         } else if self.device.comes_back() && self.since.elapsed() > RETRY {
@@ -283,8 +317,14 @@ impl Attached {
             let former = std::mem::take(&mut self.health);
             self.xruns += former.xruns.load(Ordering::Relaxed);
             match self.device.reopen().and_then(|()| self.start(capture, playback)) {
-                Ok(()) => return Doing::Running,
-                Err(_) => self.health.lose(why),
+                Ok(()) => {
+                    self.not_back = None;
+                    return Doing::Running;
+                }
+                Err(error) => {
+                    self.not_back = Some(error.to_string());
+                    self.health.lose(why);
+                }
             }
         }
         lost

@@ -25,6 +25,10 @@ use super::tap::{Tap, Tapped, tap};
 
 /// Frames of time that a tap holds.
 pub(super) const TAP_S: f64 = 2.0;
+/// The most that a call hears, in times of what it is to say.
+const CATCH_UP: f64 = 8.0;
+/// How long the first calls are watched.
+const SETTLE_S: f64 = 0.1;
 /// A call of the capture that is later than this many seconds says nothing of its clock.
 const STALE_S: f64 = 0.5;
 
@@ -54,6 +58,10 @@ pub struct Playback {
     ring: HeapCons<f32>,
     session: Session,
     begun: bool,
+    /// Before that: frames that were asked for, until how many calls are watched, and the least beyond any of them.
+    asked: usize,
+    settle: f64,
+    least: f64,
     block: Vec<f32>,
     channels: usize,
     /// Frames a second, of either end.
@@ -119,6 +127,9 @@ pub fn wire(session: Session) -> (Capture, Playback, Gauges) {
         ring: consumer,
         session,
         begun: false,
+        asked: 0,
+        settle: if ends.margin > 0 { SETTLE_S * rates[1] } else { 0.0 },
+        least: f64::MAX,
         block: vec![0.0; BLOCK * ends.channels_in],
         channels: ends.channels_out,
         rates,
@@ -184,7 +195,7 @@ impl Playback {
     /// The same, so many seconds after the wire was made.
     pub(super) fn fill_at(&mut self, frames: &mut [f32], now: f64) {
         let wanted = frames.len() / self.channels;
-        self.hear();
+        self.hear(wanted);
         if !self.begun && self.heard > 0 {
             self.begin(wanted, now);
         }
@@ -214,34 +225,51 @@ impl Playback {
             self.session.jump(frames as i64);
         }
     }
-
-    fn hear(&mut self) {
-        let mut samples = 0;
+    /// Hears what comes until the ring is empty, but of a backlog no more than some times what is wanted: a call has an end, whatever comes
+    /// meanwhile.
+    fn hear(&mut self, wanted: usize) {
+        let channels = self.session.ends().channels_in;
+        let most = (CATCH_UP * wanted as f64 * self.rates[0] / self.rates[1]) as usize + BLOCK;
+        let most = if self.begun { most } else { self.gauges.room };
+        let mut left = most * channels;
         loop {
-            let count = self.ring.pop_slice(&mut self.block);
+            let room = left.min(self.block.len());
+            let count = self.ring.pop_slice(self.block.get_mut(..room).unwrap_or_default());
             if count == 0 {
                 break;
             }
             self.session.hear(self.block.get(..count).unwrap_or_default());
-            samples += count;
+            left -= count;
         }
-        let found = samples / self.session.ends().channels_in;
+        let found = most - left / channels;
         self.heard += found as u64;
         self.gauges.found.store(found, Ordering::Relaxed);
     }
 
-    /// Chooses the place of the first frame out. By one clock not before there are as many as are wanted.
+    /// Chooses the place of the first frame out. By one clock, where calls of either come first now and then, from the worst of the first
+    /// calls; without a margin at once, but not before there are as many as are wanted.
     fn begin(&mut self, wanted: usize, now: f64) {
-        let beyond = match self.follower {
-            None => self.session.in_hand() - wanted as f64,
+        let excess = match self.follower {
             Some(_) => self.beyond(wanted, now),
+            None => {
+                let beyond = self.session.in_hand() - (self.asked + wanted) as f64;
+                self.least = self.least.min(beyond);
+                let asked = self.asked as f64;
+                self.asked += wanted;
+                if beyond < 0.0 && self.session.ends().margin == 0 {
+                    // A frame is one, if a sum of fractions is it but for rounding.
+                    if beyond < -1e-6 {
+                        (self.asked, self.least) = (0, f64::MAX);
+                        return;
+                    }
+                } else if asked < self.settle {
+                    return;
+                }
+                asked + self.least
+            }
         };
-        // A frame is one, if a sum of fractions is it but for rounding.
-        let excess = (beyond + 1e-6).floor() as i64;
-        self.begun = excess >= 0 || self.follower.is_some();
-        if self.begun {
-            self.session.shift(excess);
-        }
+        self.begun = true;
+        self.session.shift((excess + 1e-6).floor() as i64);
     }
 
     /// Frames in that came since the last that were heard, as its clock says.

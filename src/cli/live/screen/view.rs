@@ -74,6 +74,7 @@ pub struct View<'a> {
     pub model: &'a str,
     pub meters: &'a [Meter; 2],
     pub spectrograms: &'a [Spectrogram],
+    pub notice: &'a str,
 }
 
 impl View<'_> {
@@ -94,12 +95,22 @@ impl View<'_> {
         let lines = vec![input.line("in", meters.width), output.line("out", meters.width)];
         frame.render_widget(Paragraph::new(lines), meters);
         let halves = Layout::vertical([Constraint::Ratio(1, 2), Constraint::Ratio(1, 2)]).split(pictures);
-        for (spectrogram, area) in self.spectrograms.iter().zip(halves.iter()) {
+        for ((spectrogram, area), name) in self.spectrograms.iter().zip(halves.iter()).zip([" in ", " out "])
+        {
             picture(frame, *area, spectrogram);
+            let width = area.width.min(name.len() as u16);
+            frame.render_widget(
+                Paragraph::new(name).reversed(),
+                Rect { width, height: area.height.min(1), ..*area },
+            );
         }
         frame.render_widget(Paragraph::new(self.facts()), facts);
         let help = " b bypass   + - mix   r reset   s swap   q quit";
-        frame.render_widget(Paragraph::new(help).dark_gray(), keys);
+        let last = match self.notice {
+            "" => Paragraph::new(help).dark_gray(),
+            notice => Paragraph::new(format!(" {notice}")).red(),
+        };
+        frame.render_widget(last, keys);
     }
 
     fn facts(&self) -> Vec<Line<'static>> {
@@ -136,8 +147,8 @@ impl View<'_> {
                 late.output_device
             )),
             Line::from(format!(
-                " frames   {} missing, {} left out, {} lost; {} xruns",
-                status.missing, status.dropped, status.lost, status.xruns
+                " frames   {} missing, {} left out, {} lost, {} not recorded; {} xruns",
+                status.missing, status.dropped, status.lost, status.unrecorded, status.xruns
             )),
             Line::from(format!(
                 " ring     {} of {}; clocks {:+.0} ppm apart",
@@ -165,6 +176,79 @@ fn picture(frame: &mut Frame, area: Rect, spectrogram: &Spectrogram) {
         for (row, y) in (area.top()..area.bottom()).enumerate() {
             let upper = levels - 1 - 2 * row;
             buffer[(x, y)].set_symbol("▀").set_fg(ink(level(upper))).set_bg(ink(level(upper - 1)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audio::SampleRate;
+    use crate::audio::device::{Clocked, Format, Nothing};
+    use crate::cli::live::status::Reader;
+    use crate::engine::live::{Doing, Line, LineOptions, Voice};
+    use ratatui::Terminal;
+    use ratatui::backend::TestBackend;
+
+    /// The rows of the screen as text.
+    fn drawn(width: u16, height: u16, notice: &str, doing: &Doing) -> Vec<String> {
+        let format = Format { rate: SampleRate::new(48_000).unwrap(), channels: 1, block: 64 };
+        let (source, sink) = (Box::new(Nothing::lasting(format, 48_000)), Box::new(Nothing::of(format)));
+        let device = Clocked::new("null", Some(source), Some(sink), false);
+        let mut line = Line::open(Voice::Through, vec![Box::new(device)], LineOptions::default()).unwrap();
+        let mut spectrograms: Vec<Spectrogram> = [line.tap_input(), line.tap_output()]
+            .into_iter()
+            .map(|tapped| Spectrogram::of(tapped.unwrap(), format.rate).unwrap())
+            .collect();
+        line.start().unwrap();
+        while line.tend() == Doing::Running {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        spectrograms.iter_mut().for_each(Spectrogram::listen);
+        let mut reader = Reader::new("denoise".into(), 0.8);
+        let status = reader.status(&line, Some(doing), 0);
+        let mut meters: [Meter; 2] = Default::default();
+        meters[0].see(0.5);
+        let view = View {
+            status: &status,
+            mix: 0.8,
+            bypass: true,
+            model: "denoise",
+            meters: &meters,
+            spectrograms: &spectrograms,
+            notice,
+        };
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+        terminal.draw(|frame| view.draw(frame)).unwrap();
+        let buffer = terminal.backend().buffer().clone();
+        (0..height).map(|y| (0..width).map(|x| buffer[(x, y)].symbol().to_string()).collect()).collect()
+    }
+
+    #[test]
+    fn everything_is_on_the_screen() {
+        let rows = drawn(100, 30, "", &Doing::Running);
+        for (row, parts) in [
+            (0, &["denoise", "mix 0.80", "BYPASS"][..]),
+            (1, &[" in ", "█", "│", "-6.0 ↑  -6.0 dB"]),
+            (2, &[" out ", "-100.0 dB"]),
+            (3, &[" in ", "▀▀▀"]),
+            (24, &["running", "48000 Hz × 1"]),
+            (25, &["load", "mean", "99%", "worst"]),
+            (26, &["latency", "model 0.0", "in hand"]),
+            (27, &["0 missing, 0 left out, 0 lost, 0 not recorded; 0 xruns"]),
+            (28, &["ring", "ppm"]),
+            (29, &["b bypass", "q quit"]),
+        ] {
+            parts.iter().for_each(|part| assert!(rows[row].contains(part), "no {part:?} in {:?}", rows[row]));
+        }
+        let lost = drawn(100, 30, "the disk is full", &Doing::Lost("jack:input: gone".into()));
+        assert!(
+            lost[24].contains("LOST     jack:input: gone; looking for it")
+                && lost[29].contains("the disk is full")
+        );
+        // However small it is, it is drawn.
+        for (width, height) in [(1, 1), (20, 5), (30, 9), (300, 100)] {
+            drawn(width, height, "", &Doing::Running);
         }
     }
 }
