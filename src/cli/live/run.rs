@@ -70,15 +70,14 @@ pub fn run(mut plan: Plan) -> Result<Tally> {
             }
             None => {}
         }
-    };
-    let lost = plan.records.lost();
-    // What is in the devices' hands is heard to its end.
+    }; // What is in the devices' hands is heard to its end.
     let [_, ahead] = plan.line.device_seconds();
     std::thread::sleep(Duration::from_secs_f64(ahead.min(1.0)));
+    // What devices miss of each other as they stop is nobody's loss.
+    let end = reader.status(&plan.line, Some(&Doing::Done), plan.records.lost());
     // Files have their ends before anything is told that could fail.
     let failed = plan.line.stop().or(failed);
     let recorded = plan.records.finish();
-    let end = reader.status(&plan.line, Some(&Doing::Done), lost);
     face.close(&end)?;
     recorded?;
     match failed {

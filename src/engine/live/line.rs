@@ -253,7 +253,8 @@ impl Line {
     }
     /// Stops the devices and waits for them: files have their ends. Why one of them failed, if it did.
     pub fn stop(&mut self) -> Option<String> {
-        self.attached.iter_mut().for_each(|attached| attached.running = None);
+        // The loudspeaker, which comes last, first: it wants what the microphone hears.
+        self.attached.iter_mut().rev().for_each(|attached| attached.running = None);
         self.shift = None;
         self.failed()
     }
