@@ -5,9 +5,8 @@ use cascabel::engine::{ProcessOptions, Processor, bundled};
 use realfft::RealFftPlanner;
 
 pub const RATE: u32 = 48_000;
-/// Frames of a row of the model, and the places in it at which speech may begin.
-const ROW: usize = 48;
-const PHASES: usize = 6;
+/// Frames between the places in the model's outermost rows at which speech may begin: JACK's blocks begin there.
+const PLACE: usize = 64;
 /// Frames of a segment.
 const SEGMENT: usize = RATE as usize / 20;
 /// A segment that is this alike came through; where a clock is followed, half a frame beside its place.
@@ -34,9 +33,9 @@ pub fn speech() -> (Vec<f32>, Vec<Vec<f32>>) {
     samples.resize(samples.len() + RATE as usize, 0.0);
     let model = bundled::open(bundled::DEFAULT).unwrap();
     let mut processor = Processor::open(&model, ProcessOptions::default()).unwrap();
-    // The model's rows of 1 ms begin anywhere in a stream, at the first frame in a file: so much earlier, it is the same sound in other rows.
-    let clean = (0..PHASES).map(|phase| {
-        let early = phase * ROW / PHASES;
+    // The model's rows, the innermost of 8 ms, begin anywhere in a stream, at the first frame in a file: so much earlier, it is the same sound in other rows.
+    let period = model.plan.period() * RATE as usize / model.rate().unwrap() as usize;
+    let clean = (0..period).step_by(PLACE).map(|early| {
         let moved = std::iter::repeat_n(0.0, early).chain(samples.iter().copied()).collect();
         let sound = Sound::new(noisy.rate(), vec![moved]).unwrap();
         processor.process(&sound).unwrap().into_channels().remove(0).split_off(early)
