@@ -24,7 +24,7 @@ use crate::model::{Config, Model};
 ///
 /// On a terminal: meters, spectrograms, load and latency; else a JSON line a second. Keys, or lines on standard input: b bypass, + and - mix,
 /// r reset, s swap, q quit. `cascabel devices` lists what --input and --output can be; file:take.wav and file:out.wav are files, null is
-/// silence and nowhere.
+/// silence and nowhere. What is written has its name once it ends; until then, and after a crash, it lies whole beside it under a hidden one.
 #[derive(clap::Args)]
 pub struct Args {
     /// A device's ID, a host (jack) for its default device, file:PATH or null; the default microphone without it

@@ -138,13 +138,15 @@ fn what_cannot_be_is_one_line_and_leaves_nothing() {
         (format!("{files} --model digits"), ["model", "a filter", "generator"]),
         (format!("{files} --swap digits"), ["model", "a filter", "generator"]),
         (format!("{files} --record a.wav"), ["--record", "--realtime", "as fast as they go"]),
+        ("live --input file:in.wav --output file:./in.wav".into(), ["--output", "another file", "in.wav"]),
+        (format!("{files} --class seven"), ["--class", "--mode answer", "one"]),
         (format!("{files} --worker"), ["--worker", "--realtime", "as fast as they go"]),
         (format!("{files} --realtime --record out.wav"), ["--record", "another file", "out.wav"]),
         ("live --input file:no.wav --output null".into(), ["open", "no.wav", "No such file"]),
         ("live --input file:model --output null".into(), ["model", "sound", "got"]),
         (
             "live --input file:in.wav --output file:no/out.wav".into(),
-            ["create", "no/out.wav", "No such file"],
+            ["--output", "a folder that is there", "no"],
         ),
         ("live --input file:in.wav --output file:.".into(), [".", "a file to write", "a folder"]),
     ] {
@@ -227,6 +229,11 @@ fn a_generator_answers_when_what_it_hears_ends() {
         .run("live --mode answer --input file:in.wav --output file:x.wav")
         .refused(2, &["a generator", "filter"]);
     assert!(!folder.path("x.wav").exists());
+    // A file that ends is heard to stop.
+    folder.tone("short.wav", 8_000, 1, 4_000);
+    let live = "live --model digits --mode answer --input file:short.wav --output file:y.wav --longest 0.2 --pause 0.1";
+    folder.run(live).ok();
+    assert!(folder.sound("y.wav").channels()[0][4_000..].iter().any(|y| y.abs() > 1e-4));
 }
 
 #[test]

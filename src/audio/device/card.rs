@@ -206,7 +206,10 @@ impl Card {
             SupportedBufferSize::Range { min, max } => {
                 let block = wanted.block.map_or(BLOCK.clamp(*min, *max), |block| block as u32);
                 if !(*min..=*max).contains(&block) {
-                    let expected = format!("a block of {min} to {max} frames");
+                    let expected = match min == max {
+                        true => format!("its block of {min} frames"),
+                        false => format!("a block of {min} to {max} frames"),
+                    };
                     return Err(Error::input(name, expected, block.to_string()));
                 }
                 block
@@ -362,7 +365,10 @@ fn find(id: Option<&str>, way: Way) -> Result<cpal::Device> {
     };
     if let Ok(host) = HostId::from_str(id) {
         let host = cpal::host_from_id(host).map_err(|e| refused(id, e))?;
-        return default(&host).ok_or_else(|| unknown(id, way));
+        return default(&host).ok_or_else(|| match host.id().name().eq_ignore_ascii_case("jack") {
+            true => Error::Unavailable { what: id.into(), why: "its server is not running".into() },
+            false => unknown(id, way),
+        });
     }
     let hosts = cpal::available_hosts();
     let of = |host: HostId, name: &str| {
@@ -373,7 +379,11 @@ fn find(id: Option<&str>, way: Way) -> Result<cpal::Device> {
         && let Ok(host) = HostId::from_str(host)
     {
         cpal::host_from_id(host).map_err(|e| refused(id, e))?;
-        return of(host, name).ok_or_else(|| unknown(id, way));
+        let jack = host.name().eq_ignore_ascii_case("jack");
+        return of(host, name).ok_or_else(|| match jack && ["input", "output"].contains(&name) {
+            true => Error::Unavailable { what: id.into(), why: "its server is not running".into() },
+            false => unknown(id, way),
+        });
     }
     hosts.into_iter().find_map(|host| of(host, id)).ok_or_else(|| unknown(id, way))
 }
@@ -397,6 +407,9 @@ fn refused(name: &str, error: cpal::Error) -> Error {
         ErrorKind::DeviceBusy => "; another program has it",
         ErrorKind::PermissionDenied => "; may this user use it (group audio)?",
         ErrorKind::HostUnavailable => "; is its server running?",
+        ErrorKind::DeviceNotAvailable => {
+            "; `cascabel devices` lists what is there, --input and --output take it"
+        }
         _ => "",
     };
     Error::Unavailable { what: name.into(), why: format!("{}{help}", one_line(error)) }

@@ -15,8 +15,10 @@ use crate::{Error, Result};
 /// Frames a second, and in a call, of what has no say of its own.
 const RATE: u32 = 48_000;
 const BLOCK: usize = 512;
-const MOST_CHANNELS: usize = 26;
 
+const MOST_CHANNELS: usize = 26;
+/// Seconds in which silence is noticed.
+const ANSWER_S: f64 = 0.05;
 /// What is run.
 pub struct Plan {
     pub line: Line,
@@ -115,7 +117,10 @@ impl Plan {
         if let Some(tail) = tail {
             let ends = line.ends();
             // Without a sink of its own, it is counted in the source's frames.
-            let frames = if to.is_card() { ends.rate_out.frames_at(ends.rate_in, latency) } else { latency };
+            // A file that ends is one that stops: there is time for an answer.
+            let answer = first.answer.map_or(0.0, |answer| answer.pause_s + answer.longest_s + ANSWER_S);
+            let frames = latency + (answer * f64::from(ends.rate_out.hz())) as usize;
+            let frames = if to.is_card() { ends.rate_out.frames_at(ends.rate_in, frames) } else { frames };
             tail.store(frames, Ordering::Relaxed);
         }
         let mut voices = vec![first];
@@ -150,7 +155,13 @@ fn check(args: &Args) -> Result<Option<SampleRate>> {
         return Err(Error::input("--seconds", "more than 0", seconds.to_string()));
     }
     let file = |id| if let End::File(path) = End::of(id) { Some(path) } else { None };
-    let taken: Vec<&Path> = [file(&args.input), file(&args.output)].into_iter().flatten().collect();
+    let own = file(&args.output).map(Path::to_path_buf);
+    let heard: Vec<&Path> = file(&args.input).into_iter().collect();
+    beside::check(&heard, &[("--output", &own)])?;
+    let taken: Vec<&Path> = heard.into_iter().chain(own.as_deref()).collect();
+    if args.class.is_some() && args.mode != Mode::Answer {
+        return Err(Error::input("--class", "no such option without --mode answer", "one"));
+    }
     beside::check(&taken, &[("--record", &args.record), ("--record-input", &args.record_input)])?;
     args.rate.map(|hz| SampleRate::of("--rate", hz)).transpose()
 }

@@ -92,6 +92,11 @@ impl<'m> Voice<'m> {
                 Ok((SampleRate::new(config.rate)?, config.channels))
             }
             (Self::Answer(..), Some(Config::Generator(config))) => Ok((SampleRate::new(config.rate)?, 1)),
+            (Self::Filter(_), Some(Config::Generator(_))) => Err(Error::input(
+                "model",
+                "a filter (sound to sound)",
+                "a generator, which answers (--mode answer)",
+            )),
             (Self::Filter(_), Some(other)) => refused("a filter (sound to sound)", other),
             (_, Some(other)) => refused("a generator of sound, to answer", other),
         }
