@@ -79,10 +79,12 @@ pub trait Device: Send {
     fn clock(&self) -> Option<&str> {
         None
     }
+
     /// Whether it may be there again after it was lost.
     fn comes_back(&self) -> bool {
         false
     }
+
     /// Seeks it again after it was lost, to be started with the same formats.
     fn reopen(&mut self) -> Result<()> {
         Err(Error::Unavailable { what: self.name().into(), why: "it has ended".into() })

@@ -39,10 +39,12 @@ impl Records {
         let said = begin(&args.record, &|| line.tap_output(), ends.rate_out)?;
         Ok(Self(heard.into_iter().chain(said).collect()))
     }
+
     /// Writes what came since. An error ends its recording; what is to be said of it.
     pub fn write(&mut self) -> Vec<String> {
         self.0.iter_mut().flat_map(Record::write).collect()
     }
+
     /// Frames that found no room, as a disk was too slow.
     pub fn lost(&self) -> u64 {
         self.0.iter().map(|record| record.tapped.lost.load(Ordering::Relaxed)).sum()

@@ -91,6 +91,7 @@ impl Screen {
             _ => None,
         })
     }
+
     /// Shows a line for a while, in the place of the keys.
     pub fn complain(&mut self, trouble: &str) {
         self.notice = Some((trouble.into(), Instant::now()));

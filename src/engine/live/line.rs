@@ -221,6 +221,7 @@ impl Line {
         });
         [self.ends.rate_in.seconds(input), self.ends.rate_out.seconds(output)]
     }
+
     /// Starts the devices. A device that refuses is an error; those that were started before it run on until the line is dropped.
     pub fn start(&mut self) -> Result<()> {
         if let Some(worker) = &self.worker {
@@ -229,6 +230,7 @@ impl Line {
         let (capture, playback) = (self.capture.clone(), self.playback.clone());
         self.attached.iter_mut().try_for_each(|attached| attached.start(&capture, &playback))
     }
+
     /// How late what is said is, in parts. What a worker is ahead counts as kept in hand, and between two clocks a call of the microphone's, which
     /// is waited for.
     pub fn latency(&self) -> Latency {
@@ -236,10 +238,12 @@ impl Line {
         let more = self.ahead + self.waited;
         Latency { margin: latency.margin + more, total: latency.total + more, ..latency }
     }
+
     /// Why a worker runs at no real-time priority, if it does not.
     pub fn hindered(&self) -> Option<&str> {
         self.shift.as_ref().and_then(|shift| shift.hindered.as_deref())
     }
+
     /// What is to be done off the audio threads; to be called some times a second.
     pub fn tend(&mut self) -> Doing {
         self.remote.tidy();
@@ -251,6 +255,7 @@ impl Line {
             .or_else(|| first(|doing| matches!(doing, Doing::Lost(_))))
             .unwrap_or(Doing::Running)
     }
+
     /// Stops the devices and waits for them: files have their ends. Why one of them failed, if it did.
     pub fn stop(&mut self) -> Option<String> {
         // The loudspeaker, which comes last, first: it wants what the microphone hears.

@@ -152,6 +152,7 @@ fn prefer() -> std::result::Result<(), String> {
         let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
         set_thread_priority_and_policy(thread_native_id(), priority, policy).map_err(|e| e.to_string())
     }
+
     #[cfg(not(unix))]
     thread_priority::set_current_thread_priority(ThreadPriority::Max).map_err(|e| e.to_string())
 }

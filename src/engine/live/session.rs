@@ -64,6 +64,7 @@ impl Counts {
         let take = |peak: &AtomicU32| f32::from_bits(peak.swap(0, Ordering::Relaxed));
         (take(&self.peak_in), take(&self.peak_out))
     }
+
     /// A call of which so many frames were not ready.
     pub(super) fn missed(&self, frames: usize) {
         Self::add(&self.missing, frames);
@@ -248,6 +249,7 @@ impl Session {
     pub fn ends(&self) -> Ends {
         self.chain.ends()
     }
+
     /// What is counted.
     pub(super) fn counts(&self) -> Arc<Counts> {
         self.counts.clone()

@@ -152,6 +152,7 @@ impl Capture {
         self.taps.push(own);
         given
     }
+
     /// Hands frames on, channels side by side.
     #[rtsan_standalone::nonblocking]
     pub fn push(&mut self, frames: &[f32]) {
@@ -207,6 +208,7 @@ impl Playback {
         }
         self.taps.iter_mut().for_each(|tap| tap.push(frames));
     }
+
     pub(super) fn channels(&self) -> usize {
         self.channels
     }
@@ -225,6 +227,7 @@ impl Playback {
             self.session.jump(frames as i64);
         }
     }
+
     /// Hears what comes until the ring is empty, but of a backlog no more than some times what is wanted: a call has an end, whatever comes
     /// meanwhile.
     fn hear(&mut self, wanted: usize) {
@@ -256,13 +259,12 @@ impl Playback {
                 self.least = self.least.min(beyond);
                 let asked = self.asked as f64;
                 self.asked += wanted;
-                if beyond < 0.0 && self.session.ends().margin == 0 {
-                    // A frame is one, if a sum of fractions is it but for rounding.
-                    if beyond < -1e-6 {
-                        (self.asked, self.least) = (0, f64::MAX);
-                        return;
-                    }
-                } else if asked < self.settle {
+                // A frame is one, if a sum of fractions is it but for rounding.
+                if self.settle == 0.0 && beyond < -1e-6 {
+                    (self.asked, self.least) = (0, f64::MAX);
+                    return;
+                }
+                if asked < self.settle {
                     return;
                 }
                 asked + self.least
@@ -290,6 +292,9 @@ impl Playback {
 
     /// Follows the capture's clock, if it is another.
     fn keep_time(&mut self, wanted: usize, now: f64) {
+        if self.follower.is_none() {
+            return;
+        }
         let (beyond, stale) = (self.beyond(wanted, now), self.since(now) > STALE_S * self.rates[0]);
         let Some(follower) = &mut self.follower else { return };
         let trouble = self.session.trouble();
