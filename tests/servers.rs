@@ -10,6 +10,8 @@
 //! pass-through too: segments of 50 ms that did not come through it are counted, told, and left out.
 #![cfg(all(feature = "devices", target_os = "linux"))]
 
+#[path = "servers/busy.rs"]
+mod busy;
 #[path = "servers/jack.rs"]
 mod jack_server;
 #[path = "servers/pulse.rs"]

@@ -5,14 +5,15 @@
 //! stalls for 20 to 400 ms, and all that the microphone has by then comes at once.
 
 use std::collections::BinaryHeap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use cascabel::Result;
 use cascabel::audio::SampleRate;
 use cascabel::audio::device::{Clocked, Format, Sink, Source, Turn};
 use cascabel::engine::bundled;
-use cascabel::engine::live::{Doing, Line, LineOptions};
+use cascabel::engine::live::{Doing, Ends, Line, LineOptions, Session, Voice, wire};
 
 const RATE: u64 = 48_000;
 /// Numbers that an f32 tells apart.
@@ -241,6 +242,70 @@ fn soak(name: &str, sizes: [u64; 2], slack: u64) {
     let [least, most] = read.late.unwrap();
     assert!(latency.abs_diff(least) <= slack && latency.abs_diff(most) <= slack, "late {least} to {most}");
     assert!(late <= early + 512, "memory grew from {early} to {late} KiB");
+}
+
+/// The microphone and the loudspeaker on threads of their own, twenty times as fast as a clock would call them, either held up now and then: whatever order
+/// their calls come in, what came is said once, or counted.
+#[test]
+fn two_threads() {
+    const FAST: f64 = 20.0;
+    let frames: u64 = 300 * RATE;
+    let rate = SampleRate::new(RATE as u32).unwrap();
+    let ends = Ends {
+        rate_in: rate,
+        rate_out: rate,
+        channels_in: 1,
+        channels_out: 1,
+        two_clocks: false,
+        margin: 512,
+        burst: 9_600,
+    };
+    let (session, remote) = Session::open(Voice::Through, ends, 1.0).unwrap();
+    let (mut capture, mut playback, gauges) = wire(session);
+    let format = Format { rate, channels: 1, block: 256 };
+    let begun = Instant::now();
+    // Waits for the frames' time; one in so many calls is held up.
+    let paced = move |random: &mut Random, at: u64| {
+        // The last seconds are calm, so that all can be read at the end.
+        let held = if random.of(1, 2_000) == 1 && at + 3 * RATE < frames {
+            random.of(STALL[0], STALL[1])
+        } else {
+            0
+        };
+        let due = Duration::from_secs_f64((at + held) as f64 / RATE as f64 / FAST);
+        std::thread::sleep(due.saturating_sub(begun.elapsed()));
+    };
+    let (mut read, done) = (Read::default(), AtomicBool::new(false));
+    let done = &done;
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let (mut random, mut at) = (Random(3), 0);
+            let mut source = Numbers { format, at: 0 };
+            while !done.load(Relaxed) {
+                let mut block = vec![0.0; random.of(1, 512) as usize];
+                source.read(&mut block);
+                paced(&mut random, at);
+                capture.push(&block);
+                at += block.len() as u64;
+            }
+        });
+        let (mut random, mut at) = (Random(5), 0);
+        while at < frames {
+            let mut block = vec![0.0; random.of(1, 512) as usize];
+            paced(&mut random, at);
+            playback.fill(&mut block);
+            read.block(&block, at, false);
+            at += block.len() as u64;
+        }
+        done.store(true, Relaxed);
+    });
+    let of = |count: &AtomicU64| count.load(Relaxed);
+    let counts = remote.counts();
+    let (missing, dropped, lost) = (of(&counts.missing), of(&counts.dropped), of(&gauges.lost));
+    println!("two threads: {missing} frames missing, {dropped} left out, {lost} lost; {read:?}");
+    assert!(missing > 0 && dropped > 0, "nothing happened");
+    assert!(read.frames >= frames && read.since == 0);
+    assert_eq!(read.passed + missing, read.unread + dropped + lost);
 }
 
 #[test]

@@ -44,4 +44,4 @@ pub(crate) use resample::gcd;
 pub use resample::{resample, resample_delay, resample_to_length};
 pub use sound::Sound;
 pub use units::SampleRate;
-pub use write::{WavDepth, WavStream, Written, write_path, write_stream};
+pub use write::{WavDepth, WavStream, Written, name_of_wav, write_path, write_stream};

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::atomic::Part;
 use super::units::SampleRate;
-use super::write::{WavDepth, Written, header};
+use super::write::{WavDepth, Written, header, name_of_wav};
 use crate::error::{Error, Result};
 
 /// The most bytes of samples: what a WAV header can say, less room for itself.
@@ -31,6 +31,7 @@ pub struct Recorder {
 impl Recorder {
     /// Begins a file at a name. Under it nothing changes before [`finish`](Self::finish).
     pub fn begin(path: &Path, rate: SampleRate, channels: usize, depth: WavDepth) -> Result<Self> {
+        name_of_wav(path)?;
         let mut part = Part::begin(path)?;
         let name = path.display().to_string();
         let header = header(&name, rate, channels, depth, 0)?;

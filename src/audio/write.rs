@@ -63,8 +63,25 @@ impl WavDepth {
     }
 }
 
-/// Writes the file `path`: it appears whole, under its name, or not at all.
+/// Endings that promise another format than the one that is written.
+const OTHERS: [&str; 14] =
+    ["aac", "ac3", "aif", "aiff", "caf", "flac", "m4a", "mka", "mp3", "mp4", "oga", "ogg", "opus", "wma"];
+
+/// Refuses a name by which a WAV file would be taken for another format.
+pub fn name_of_wav(path: &Path) -> Result<()> {
+    let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+    match ending.filter(|ending| OTHERS.contains(&ending.as_str())) {
+        Some(ending) => {
+            let expected = "a name that ends in .wav, which is what is written";
+            Err(Error::input(path.display().to_string(), expected, format!(".{ending}")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Writes the file `path`: it appears whole, under its name, or not at all. A name of another format's is refused.
 pub fn write_path(path: &Path, sound: &Sound, depth: WavDepth) -> Result<Written> {
+    name_of_wav(path)?;
     let name = path.display().to_string();
     write_whole(path, |writer| write_stream(writer, &name, sound, depth))
 }

@@ -23,11 +23,11 @@ use crate::model::{Config, Model};
 /// Run a model on what a microphone hears, and play it, while it comes
 ///
 /// On a terminal: meters, spectrograms, load and latency; else a JSON line a second. Keys, or lines on standard input: b bypass, + and - mix,
-/// r reset, s swap, q quit. `cascabel devices` lists what --input and --output can be; file:take.wav and file:out.wav are files, null is
+/// r reset, s swap, q quit (on a terminal also arrows for the mix, Esc and Ctrl-C). `cascabel devices` lists what --input and --output can be; file:take.wav and file:out.wav are files, null is
 /// silence and nowhere. What is written has its name once it ends; until then, and after a crash, it lies whole beside it under a hidden one.
 #[derive(clap::Args)]
 pub struct Args {
-    /// A device's ID, a host (jack) for its default device, file:PATH or null; the default microphone without it
+    /// A device's ID, a host (jack) for its default device, file:PATH or null; without it the default microphone, of JACK where there is no other
     #[arg(long, value_name = "ID")]
     input: Option<String>,
     /// The same to play to; the default loudspeaker without it
@@ -45,18 +45,18 @@ pub struct Args {
     /// Answer in this class, of those the model knows; the first without it
     #[arg(long, value_name = "NAME")]
     class: Option<String>,
-    /// Every seed gives other answers
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    seed: u64,
-    /// The level from which on something is heard, in dB of full scale; what is 6 dB quieter is silence
-    #[arg(long, value_name = "DB", default_value_t = -40.0, allow_negative_numbers = true)]
-    above: f32,
-    /// Seconds of silence before an answer
-    #[arg(long, value_name = "S", default_value_t = 0.5)]
-    pause: f64,
-    /// Seconds of the longest answer
-    #[arg(long, value_name = "S", default_value_t = 10.0)]
-    longest: f64,
+    /// Every seed gives other answers; 0 without it
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// The level from which on something is heard, in dB of full scale, -40 without it; what is 6 dB quieter is silence
+    #[arg(long, value_name = "DB", allow_negative_numbers = true)]
+    above: Option<f32>,
+    /// Seconds of silence before an answer, and of the model's own after a word, which end it; 0.5 without it
+    #[arg(long, value_name = "S", allow_negative_numbers = true)]
+    pause: Option<f64>,
+    /// Seconds of the longest answer; 10 without it
+    #[arg(long, value_name = "S", allow_negative_numbers = true)]
+    longest: Option<f64>,
     /// The share of the processed sound, 0 (the input) to 1
     #[arg(long, value_name = "0..1", default_value_t = 1.0, allow_negative_numbers = true)]
     mix: f32,
@@ -88,7 +88,7 @@ pub struct Args {
     #[arg(long)]
     realtime: bool,
     /// End after so many seconds of the clock's, whatever the sound
-    #[arg(long, value_name = "S")]
+    #[arg(long, value_name = "S", allow_negative_numbers = true)]
     seconds: Option<f64>,
     /// JSON lines on a terminal too
     #[arg(long)]
@@ -111,9 +111,24 @@ impl Args {
             (Some(name), Config::Generator(config)) => named::class(config, name)?,
             _ => own.class,
         };
-        let generator = GeneratorOptions { seed: self.seed, ..own.generator };
-        let (above_db, pause_s, longest_s) = (self.above, self.pause, self.longest);
-        Ok(AnswerOptions { generator, class, above_db, pause_s, longest_s })
+        Ok(AnswerOptions {
+            generator: GeneratorOptions { seed: self.seed.unwrap_or(own.generator.seed), ..own.generator },
+            class,
+            above_db: self.above.unwrap_or(own.above_db),
+            pause_s: self.pause.unwrap_or(own.pause_s),
+            longest_s: self.longest.unwrap_or(own.longest_s),
+        })
+    }
+
+    /// The options that only an answer has, and whether they are given.
+    fn of_answers(&self) -> [(&'static str, bool); 5] {
+        [
+            ("--class", self.class.is_some()),
+            ("--seed", self.seed.is_some()),
+            ("--above", self.above.is_some()),
+            ("--pause", self.pause.is_some()),
+            ("--longest", self.longest.is_some()),
+        ]
     }
 }
 

@@ -133,13 +133,18 @@ fn what_cannot_be_is_one_line_and_leaves_nothing() {
         (format!("{files} --channels 27"), ["--channels", "1 to 26", "27"]),
         (format!("{files} --margin 2000000"), ["--margin", "0 to 1048576", "2000000"]),
         (format!("{files} --rate 7"), ["--rate", "1000 to 768000", "7 Hz"]),
-        (format!("{files} --seconds 0"), ["--seconds", "more than 0", "0"]),
+        (format!("{files} --seconds -1"), ["--seconds", "more than 0", "-1"]),
         (format!("{files} --model nosuch"), ["model nosuch", "denoise", "no such file"]),
         (format!("{files} --model digits"), ["model", "a filter", "generator"]),
         (format!("{files} --swap digits"), ["model", "a filter", "generator"]),
         (format!("{files} --record a.wav"), ["--record", "--realtime", "as fast as they go"]),
         ("live --input file:in.wav --output file:./in.wav".into(), ["--output", "another file", "in.wav"]),
         (format!("{files} --class seven"), ["--class", "--mode answer", "one"]),
+        (format!("{files} --pause 1"), ["--pause", "--mode answer", "one"]),
+        (format!("{files} --above -30"), ["--above", "--mode answer", "one"]),
+        ("live --input file: --output null".into(), ["--input", "file:PATH", "without a path"]),
+        (format!("{files} --realtime --record a.mp3"), ["a.mp3", "ends in .wav", ".mp3"]),
+        ("live --input file:in.wav --output file:out.flac".into(), ["out.flac", "ends in .wav", ".flac"]),
         (format!("{files} --worker"), ["--worker", "--realtime", "as fast as they go"]),
         (format!("{files} --realtime --record out.wav"), ["--record", "another file", "out.wav"]),
         ("live --input file:no.wav --output null".into(), ["open", "no.wav", "No such file"]),
@@ -166,6 +171,9 @@ fn devices_that_are_not_there_are_named_beside_those_that_are() {
     }
     let list = folder.run("devices --json").ok();
     let list: Value = serde_json::from_slice(&list.out).unwrap();
+    // ALSA has a device of nothing that has no clock.
+    assert!(!list.to_string().contains("alsa:null"));
+    folder.run("live --input alsa:null --output null").refused(2, &["alsa:null", "file:PATH or null"]);
     assert!(list["hosts"].as_array().unwrap().iter().all(|host| host["name"].is_string()));
     assert!(folder.run("devices").ok().text().contains(list["hosts"][0]["name"].as_str().unwrap()));
 }

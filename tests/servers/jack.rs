@@ -8,7 +8,7 @@ use jack::{
     AudioIn, AudioOut, Client, ClientOptions, Control, LoggerType, NotificationHandler, Port, ProcessScope,
 };
 
-use crate::sound::{judge, speech};
+use crate::sound::{RATE, judge, speech};
 use crate::spawned::{Live, Spawned, number, wait_for};
 
 const BLOCK: usize = 64;
@@ -54,9 +54,10 @@ impl NotificationHandler for Xruns {
     }
 }
 
-fn server() -> Result<(Spawned, Client), String> {
+fn server(period: usize) -> Result<(Spawned, Client), String> {
     jack::set_logger(LoggerType::None);
-    let line = ["-R", "-P", "70", "-S", "-d", "dummy", "-r", "48000", "-p", "64"];
+    let period = period.to_string();
+    let line = ["-R", "-P", "70", "-S", "-d", "dummy", "-r", "48000", "-p", &period];
     let mut command = Command::new("jackd");
     let server = Spawned::start(command.args(line).stdout(Stdio::null()).stderr(Stdio::null()));
     let mut client = None;
@@ -69,7 +70,7 @@ fn server() -> Result<(Spawned, Client), String> {
 
 /// A take through the denoiser and through nothing, side by side.
 fn take() -> Result<(), String> {
-    let (_server, client) = server()?;
+    let (_server, client) = server(BLOCK)?;
     let (noisy, clean) = speech();
     let common = "live --input jack --output jack --channels 1";
     let (live, none) = (Live::start(common, &[]), Live::start(&format!("{common} --model none"), &[]));
@@ -126,13 +127,17 @@ fn jack_at_64_frames() {
 #[test]
 #[ignore = "needs audio servers: make servers"]
 fn jack_that_dies_and_comes_back() {
-    let (first, client) = server().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let [heard, said] = ["heard.wav", "said.wav"].map(|name| folder.path().join(name).display().to_string());
+    let (first, client) = server(BLOCK).unwrap();
     drop(client);
-    let live = Live::start("live --input jack --output jack --channels 1", &[]);
+    let line = format!("live --input jack --output jack --channels 1 --record-input {heard} --record {said}");
+    let live = Live::start(&line, &[]);
     std::thread::sleep(std::time::Duration::from_millis(2_500));
     drop(first);
     std::thread::sleep(std::time::Duration::from_millis(2_500));
-    let (_second, client) = server().unwrap();
+    // With other blocks.
+    let (_second, client) = server(2 * BLOCK).unwrap();
     drop(client);
     std::thread::sleep(std::time::Duration::from_millis(4_500));
     let lines = live.end();
@@ -144,4 +149,11 @@ fn jack_that_dies_and_comes_back() {
         before > 48_000.0 && end > before + 48_000.0,
         "{before} frames until it was lost, {end} at the end"
     );
+    // The time without a server is silence in the recordings, to a tenth of a second or what the machine's other work takes.
+    let seconds = number(lines.last().unwrap(), "/seconds");
+    for path in [heard, said] {
+        let recorded = cascabel::audio::read_path(path.as_ref()).unwrap().seconds();
+        println!("{recorded:.2} s recorded of {seconds:.2}, {:.2} without the gap", end / f64::from(RATE));
+        assert!((recorded - seconds).abs() < 0.5, "{recorded} s of {seconds}");
+    }
 }

@@ -51,7 +51,8 @@ fn take() -> Result<(), String> {
     let common = "live --input alsa:pulse --output alsa:pulse --rate 48000 --channels 1 --block 512";
     let live = Live::start(common, &environment("heard"));
     let none = Live::start(&format!("{common} --model none"), &environment("passed"));
-    std::thread::sleep(Duration::from_secs(3));
+    // Some time to find the drift of the clocks.
+    std::thread::sleep(Duration::from_secs(8));
     let record = "--raw --format=float32le --rate=48000 --channels=3 --channel-map=aux0,aux1,aux2 -d all.monitor all.raw";
     let mut command = Command::new("parec");
     let recorder =

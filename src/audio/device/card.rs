@@ -29,6 +29,8 @@ const FORMATS: [SampleFormat; 5] =
     [SampleFormat::F32, SampleFormat::I32, SampleFormat::I24, SampleFormat::I16, SampleFormat::U8];
 /// Rates that devices have, as a rule; of those are told that lie within what it says.
 const RATES: [u32; 10] = [8_000, 11_025, 16_000, 22_050, 32_000, 44_100, 48_000, 88_200, 96_000, 192_000];
+/// ALSA's device of nothing. It has no clock: its calls come as fast as they are answered.
+const CLOCKLESS: &str = "alsa:null";
 /// Errors in a row, without a name, after which a device is lost.
 const LOST: u32 = 25;
 
@@ -112,7 +114,7 @@ fn host(id: HostId) -> Host {
 }
 
 fn entry(device: &cpal::Device, defaults: &[Option<cpal::DeviceId>; 2]) -> Option<Entry> {
-    let id = device.id().ok()?;
+    let id = device.id().ok().filter(|id| id.to_string() != CLOCKLESS)?;
     let [input, output] = [Way::In, Way::Out].map(|way| {
         let default = &defaults[usize::from(way == Way::Out)];
         goes(device, way).then(|| offer(device, way, default.as_ref() == Some(&id)))
@@ -199,8 +201,19 @@ impl Card {
         let Some(range) = ranges.iter().filter(fits).min_by_key(rank) else {
             let has = offer(&device, way, false);
             let rates: Vec<String> = has.rates.iter().map(u32::to_string).collect();
-            let expected = format!("a rate of {} Hz and 1 to {} channels", rates.join(", "), has.channels);
-            return Err(Error::input(name, expected, format!("{rate} Hz, {channels} channels")));
+            let rates = format!("a rate of {} Hz", rates.join(", "));
+            let numbers = format!("1 to {} channels", has.channels);
+            let has_rate = ranges.iter().any(|range| range.contains_rate(rate));
+            let has_number = ranges.iter().any(|range| usize::from(range.channels()) == channels);
+            return Err(match (has_rate, has_number) {
+                (false, true) => Error::input(name, rates, format!("{rate} Hz")),
+                (true, false) => Error::input(name, numbers, format!("{channels} channels")),
+                _ => Error::input(
+                    name,
+                    format!("{rates} and {numbers}"),
+                    format!("{rate} Hz, {channels} channels"),
+                ),
+            });
         };
         let block = match range.buffer_size() {
             SupportedBufferSize::Range { min, max } => {
@@ -296,7 +309,9 @@ impl Device for Card {
     fn reopen(&mut self) -> Result<()> {
         let Format { rate, channels, block } = self.format;
         let wanted = Wanted { rate: Some(rate), channels: Some(channels), block: Some(block) };
-        *self = Self::open(Some(&self.name), self.way, wanted)?;
+        let again = |wanted| Self::open(Some(&self.name), self.way, wanted);
+        // A server that was started anew may have other blocks.
+        *self = again(wanted).or_else(|_| again(Wanted { block: None, ..wanted }))?;
         Ok(())
     }
 
@@ -361,7 +376,12 @@ fn find(id: Option<&str>, way: Way) -> Result<cpal::Device> {
         Way::Out => host.default_output_device(),
     };
     let Some(id) = id else {
-        return default(&cpal::default_host()).ok_or_else(|| unknown("the default device", way));
+        // The system's own host first, then a server that runs without it.
+        let own = cpal::default_host();
+        let others = cpal::available_hosts().into_iter().filter(|id| *id != own.id());
+        let found =
+            default(&own).or_else(|| others.filter_map(|id| default(&cpal::host_from_id(id).ok()?)).next());
+        return found.ok_or_else(|| unknown("the default device", way));
     };
     if let Ok(host) = HostId::from_str(id) {
         let host = cpal::host_from_id(host).map_err(|e| refused(id, e))?;
@@ -373,7 +393,9 @@ fn find(id: Option<&str>, way: Way) -> Result<cpal::Device> {
     let hosts = cpal::available_hosts();
     let of = |host: HostId, name: &str| {
         let host = cpal::host_from_id(host).ok()?;
-        host.device_by_id(&cpal::DeviceId::new(host.id(), name)).filter(|device| goes(device, way))
+        let id = cpal::DeviceId::new(host.id(), name);
+        let found = host.device_by_id(&id).filter(|device| goes(device, way));
+        found.filter(|_| id.to_string() != CLOCKLESS)
     };
     if let Some((host, name)) = id.split_once(':')
         && let Ok(host) = HostId::from_str(host)
@@ -404,7 +426,9 @@ fn unknown(id: &str, way: Way) -> Error {
 
 fn refused(name: &str, error: cpal::Error) -> Error {
     let help = match error.kind() {
-        ErrorKind::DeviceBusy => "; another program has it",
+        ErrorKind::DeviceBusy => {
+            "; another program has it: if that is a sound server, its own device (alsa:pulse, alsa:pipewire) shares it"
+        }
         ErrorKind::PermissionDenied => "; may this user use it (group audio)?",
         ErrorKind::HostUnavailable => "; is its server running?",
         ErrorKind::DeviceNotAvailable => {

@@ -74,6 +74,10 @@ pub trait Device: Send {
     /// What goes to it, if it is one to speak by.
     fn output(&self) -> Option<Format>;
     /// Begins to call, on a thread of its own, until what is returned is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`] for one that is gone, busy, not permitted or has run before; [`Error::Io`] where the system gives no thread.
     fn start(&mut self, calls: Calls, health: &Arc<Health>) -> Result<Running>;
     /// The name of its clock, if others may run by the same.
     fn clock(&self) -> Option<&str> {
@@ -85,7 +89,11 @@ pub trait Device: Send {
         false
     }
 
-    /// Seeks it again after it was lost, to be started with the same formats.
+    /// Seeks it again after it was lost, to be started with the same rate and channels; its calls may be of another length.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`] where it is not back; [`Error::Input`] where it is, but not with this rate and these channels.
     fn reopen(&mut self) -> Result<()> {
         Err(Error::Unavailable { what: self.name().into(), why: "it has ended".into() })
     }

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use super::{Args, closed, pipe};
 use crate::audio::mu_law::decode;
-use crate::audio::{SampleRate, WavDepth, WavStream, could_be_folder, read_path, write_whole};
+use crate::audio::{SampleRate, WavDepth, WavStream, could_be_folder, name_of_wav, read_path, write_whole};
 use crate::cli::exit::{Tally, complain};
 use crate::cli::picture::sound_png;
 use crate::cli::tokens::heard;
@@ -94,6 +94,9 @@ impl<'a> Run<'a> {
         }
         if args.count > 1 && output == pipe() {
             return Err(Error::input("standard output", "one sound", args.count.to_string()));
+        }
+        if !to_folder(output) && args.count == 1 {
+            name_of_wav(output)?;
         }
         beside::check(&[output], &[("--save-state", &args.save_state), ("--picture", &args.picture)])?;
         if args.picture.is_some() && output == pipe() {

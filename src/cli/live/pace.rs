@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::engine::bundled;
-use crate::engine::live::{AnswerOptions, Ends, Session, Voice};
+use crate::engine::live::{AnswerOptions, Ends, Line, Session, Voice};
 use crate::{Error, Result};
 
 /// Seconds of sound that are run, in each of so many tries; the fastest counts, for others may use the machine too.
@@ -12,29 +12,33 @@ const TRIES: usize = 3;
 /// What may be spent of the time there is.
 const MOST: f64 = 0.9;
 
-/// Refuses a model that does not fit between the ends or, where a clock runs, takes longer than its sound lasts.
-pub fn check(voice: Voice<'_>, ends: Ends, name: &str, paced: bool) -> Result<()> {
+/// Refuses a model that does not fit between the ends or, where a clock runs, takes longer than its sound lasts, called as the devices call.
+pub fn check(voice: Voice<'_>, line: &Line, name: &str, paced: bool) -> Result<()> {
+    let ends = line.ends();
     if !paced {
         return Session::open(voice, ends, 1.0).map(|_| ());
     }
-    let share = share(voice, ends)?;
+    let share = share(voice, ends, line.blocks())?;
     if share < MOST {
         return Ok(());
     }
-    let other = match name == bundled::DEFAULT {
-        true => String::new(),
-        false => format!(" (the bundled {} takes less: `cascabel bench` tells)", bundled::DEFAULT),
+    let help = match voice {
+        Voice::Answer(..) => "a faster machine or a smaller model would do".into(),
+        _ if name == bundled::DEFAULT => {
+            "longer blocks, fewer --channels or a faster machine would do".into()
+        }
+        _ => format!(
+            "longer blocks, fewer --channels, a faster machine or a smaller model would do (the bundled {} takes less: `cascabel bench` tells)",
+            bundled::DEFAULT
+        ),
     };
     let expected = format!("a model that takes at most {MOST} of the time its sound lasts on this machine");
-    Err(Error::input(
-        format!("model {name}"),
-        expected,
-        format!("{share:.2}; fewer --channels, a faster machine or a smaller model would do{other}"),
-    ))
+    Err(Error::input(format!("model {name}"), expected, format!("{share:.2}; {help}")))
 }
 
 /// The time that sound takes to make, as a share of what it lasts; of a generator, what it says.
-fn share(voice: Voice<'_>, ends: Ends) -> Result<f64> {
+fn share(voice: Voice<'_>, ends: Ends, blocks: [usize; 2]) -> Result<f64> {
+    let answers = matches!(voice, Voice::Answer(..));
     let voice = match voice {
         Voice::Answer(model, options) => {
             Voice::Answer(model, AnswerOptions { above_db: -60.0, pause_s: 0.02, longest_s: 60.0, ..options })
@@ -50,26 +54,35 @@ fn share(voice: Voice<'_>, ends: Ends) -> Result<f64> {
             0.1 * (state as f32 / u32::MAX as f32 - 0.5)
         })
         .collect();
-    let mut said = vec![0.0; ends.rate_in.frames_at(ends.rate_out, frames) * ends.channels_out];
+    let silence = vec![0.0; 3 * noise.len()];
+    let mut said = vec![0.0; ends.rate_in.frames_at(ends.rate_out, 3 * frames) * ends.channels_out];
     // What is heard and what then is silent makes a generator answer.
-    for sound in [&noise, &vec![0.0; 3 * noise.len()]] {
-        session.hear(sound);
-        let mut said = vec![
-            0.0;
-            ends.rate_in.frames_at(ends.rate_out, sound.len() / ends.channels_in)
-                * ends.channels_out
-        ];
-        session.say(&mut said);
-    }
-    let noise = match voice {
-        Voice::Answer(..) => vec![0.0; noise.len()],
-        _ => noise,
-    };
+    run(&mut session, &noise, &mut said, blocks);
+    run(&mut session, &silence, &mut said, blocks);
+    let sound = if answers { &silence[..noise.len()] } else { &noise };
     let took = (0..TRIES).map(|_| {
         let begun = Instant::now();
-        session.hear(&noise);
-        session.say(&mut said);
+        run(&mut session, sound, &mut said, blocks);
         begun.elapsed().as_secs_f64()
     });
     Ok(took.fold(f64::MAX, f64::min) / SOUND_S)
+}
+
+/// Sound through a session, in calls as the devices make them.
+fn run(session: &mut Session, sound: &[f32], said: &mut [f32], blocks: [usize; 2]) {
+    let ends = session.ends();
+    let all = ends.rate_in.frames_at(ends.rate_out, sound.len() / ends.channels_in) * ends.channels_out;
+    let hears = sound.chunks(blocks[0].max(1) * ends.channels_in);
+    let all = all.min(said.len());
+    let mut says = said[..all].chunks_mut(blocks[1].max(1) * ends.channels_out);
+    let (calls, mut asked) = (hears.len(), 0);
+    let asks = says.len();
+    for (n, frames) in hears.enumerate() {
+        session.hear(frames);
+        while asked * calls < (n + 1) * asks {
+            let Some(frames) = says.next() else { break };
+            session.say(frames);
+            asked += 1;
+        }
+    }
 }

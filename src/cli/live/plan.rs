@@ -105,12 +105,7 @@ impl Plan {
             return Err(Error::input("--worker", expected, "files, as fast as they go"));
         }
         let first = Spoken::open(&args.model, args)?;
-        let source = input(args, from, rate)?;
-        let heard = match &source {
-            Opened::Free(source) => source.format(),
-            Opened::Card(card) => card.input().unwrap_or(format(args, rate)?),
-        };
-        let sink = output(args, to, rate, heard)?;
+        let (source, sink) = devices(args, from, to, rate)?;
         let options = LineOptions { mix: args.mix, margin: args.margin, worker: args.worker };
         let (line, tail) = open(first.voice(), source, sink, paced, options)?;
         let latency = line.latency().total;
@@ -129,7 +124,7 @@ impl Plan {
         }
         for spoken in &voices {
             // Opened at least: a swap finds no other kind of model.
-            pace::check(spoken.voice(), line.ends(), &spoken.name, paced)?;
+            pace::check(spoken.voice(), &line, &spoken.name, paced)?;
         }
         let records = Records::begin(args, &line)?;
         Ok(Self { line, voices, mix: args.mix, records, seconds: args.seconds, json: args.json })
@@ -154,13 +149,20 @@ fn check(args: &Args) -> Result<Option<SampleRate>> {
     if let Some(seconds) = args.seconds.filter(|seconds| !(*seconds > 0.0 && seconds.is_finite())) {
         return Err(Error::input("--seconds", "more than 0", seconds.to_string()));
     }
+    for (name, id) in [("--input", &args.input), ("--output", &args.output)] {
+        if matches!(End::of(id), End::File(path) if path.as_os_str().is_empty()) {
+            return Err(Error::input(name, "file:PATH", "file: without a path"));
+        }
+    }
     let file = |id| if let End::File(path) = End::of(id) { Some(path) } else { None };
     let own = file(&args.output).map(Path::to_path_buf);
     let heard: Vec<&Path> = file(&args.input).into_iter().collect();
     beside::check(&heard, &[("--output", &own)])?;
     let taken: Vec<&Path> = heard.into_iter().chain(own.as_deref()).collect();
-    if args.class.is_some() && args.mode != Mode::Answer {
-        return Err(Error::input("--class", "no such option without --mode answer", "one"));
+    for (name, given) in args.of_answers() {
+        if given && args.mode != Mode::Answer {
+            return Err(Error::input(name, "no such option without --mode answer", "one"));
+        }
     }
     beside::check(&taken, &[("--record", &args.record), ("--record-input", &args.record_input)])?;
     args.rate.map(|hz| SampleRate::of("--rate", hz)).transpose()
@@ -172,32 +174,46 @@ fn format(args: &Args, rate: Option<SampleRate>) -> Result<Format> {
     Ok(Format { rate, channels: args.channels.unwrap_or(1), block: args.block.unwrap_or(BLOCK) })
 }
 
-fn input(args: &Args, from: End, rate: Option<SampleRate>) -> Result<Opened<dyn Source>> {
-    Ok(match from {
-        End::File(path) => {
-            let source = FileSource::open(path, args.block.unwrap_or(BLOCK))?;
-            Opened::Free(Box::new(source))
+/// Both ends. A card has its own say, and what has none is like what is at the other end, but for what the arguments say.
+fn devices(
+    args: &Args,
+    from: End,
+    to: End,
+    rate: Option<SampleRate>,
+) -> Result<(Opened<dyn Source>, Opened<dyn Sink>)> {
+    let open = |end, input| match end {
+        End::Card(id) => card(args, id, input, rate).map(Some),
+        End::File(_) | End::Null => Ok(None),
+    };
+    let [microphone, loudspeaker] = [open(from, true)?, open(to, false)?];
+    let spoken = loudspeaker.as_ref().and_then(|card| card.output());
+    let own = format(args, rate)?;
+    let source = match (microphone, from) {
+        (Some(card), _) => Opened::Card(card),
+        (None, End::File(path)) => {
+            let block = spoken.map_or(own.block, |format| format.block);
+            Opened::Free(Box::new(FileSource::open(path, block)?) as Box<dyn Source>)
         }
-        End::Null => Opened::Free(Box::new(Nothing::of(format(args, rate)?))),
-        End::Card(id) => Opened::Card(card(args, id, true, rate)?),
-    })
-}
-
-fn output(args: &Args, to: End, rate: Option<SampleRate>, heard: Format) -> Result<Opened<dyn Sink>> {
-    // As what is heard, but for what is said.
+        (None, _) => Opened::Free(Box::new(Nothing::of(spoken.unwrap_or(own))) as Box<dyn Source>),
+    };
+    let heard = match &source {
+        Opened::Free(source) => source.format(),
+        Opened::Card(card) => card.input().unwrap_or(own),
+    };
     let like = Format {
         rate: rate.unwrap_or(heard.rate),
         channels: args.channels.unwrap_or(heard.channels),
         ..heard
     };
-    Ok(match to {
-        End::File(path) => {
+    let sink = match (loudspeaker, to) {
+        (Some(card), _) => Opened::Card(card),
+        (None, End::File(path)) => {
             let sink = FileSink::begin(path, like.rate, like.channels, like.block, args.depth.into())?;
-            Opened::Free(Box::new(sink))
+            Opened::Free(Box::new(sink) as Box<dyn Sink>)
         }
-        End::Null => Opened::Free(Box::new(Nothing::of(like))),
-        End::Card(id) => Opened::Card(card(args, id, false, rate)?),
-    })
+        (None, _) => Opened::Free(Box::new(Nothing::of(like)) as Box<dyn Sink>),
+    };
+    Ok((source, sink))
 }
 
 #[cfg(feature = "devices")]

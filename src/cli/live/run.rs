@@ -28,7 +28,7 @@ enum Face {
 
 pub fn run(mut plan: Plan) -> Result<Tally> {
     let stop = stop::flag()?;
-    let mut reader = Reader::new(plan.voices[0].name.clone(), plan.mix);
+    let mut reader = Reader::new(plan.voices[0].name.clone(), plan.mix, plan.voices.len() > 1);
     let on_screen = !plan.json && std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
     let mut face = if on_screen {
         Face::Screen(Box::new(Screen::open(&plan.line)?))
@@ -47,7 +47,7 @@ pub fn run(mut plan: Plan) -> Result<Tally> {
     let mut told = Instant::now();
     let failed = loop {
         let doing = plan.line.tend();
-        plan.records.write().iter().for_each(|trouble| face.complain(trouble));
+        plan.records.troubles().for_each(|trouble| face.complain(&trouble));
         if let Some(why) = plan.line.failed() {
             break Some(why);
         }
@@ -70,7 +70,8 @@ pub fn run(mut plan: Plan) -> Result<Tally> {
             }
             None => {}
         }
-    }; // What is in the devices' hands is heard to its end.
+    };
+    // What is in the devices' hands is heard to its end.
     let [_, ahead] = plan.line.device_seconds();
     std::thread::sleep(Duration::from_secs_f64(ahead.min(1.0)));
     // What devices miss of each other as they stop is nobody's loss.
@@ -79,6 +80,7 @@ pub fn run(mut plan: Plan) -> Result<Tally> {
     let failed = plan.line.stop().or(failed);
     let recorded = plan.records.finish();
     face.close(&end)?;
+    plan.records.troubles().for_each(|trouble| complain(&trouble));
     recorded?;
     match failed {
         Some(why) => Err(Error::Unavailable { what: "the line".into(), why }),

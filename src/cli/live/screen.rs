@@ -69,6 +69,8 @@ impl Screen {
                 status,
                 mix: reader.mix,
                 bypass: reader.bypass,
+                swaps: reader.swaps,
+                mood: reader.mood,
                 model: &reader.model,
                 meters: &self.meters,
                 spectrograms: &self.spectrograms,

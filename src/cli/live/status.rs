@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::cli::SCHEMA;
-use crate::engine::live::{Doing, Latency, Line, Shares};
+use crate::engine::live::{Doing, Latency, Line, Mood, Shares};
 
 /// The least level that is told, in dB of full scale.
 pub const FLOOR_DB: f32 = -100.0;
@@ -25,6 +25,9 @@ pub struct Status {
     pub model: String,
     pub mix: f32,
     pub bypass: bool,
+    /// Of a model that answers: listening, hearing or answering.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answer: Option<&'static str>,
     pub input: Side,
     pub output: Side,
     /// Shares of the time that a block lasts, since the last line.
@@ -45,7 +48,7 @@ pub struct Status {
     pub ring: Ring,
     /// What the input's clock is faster by than the output's.
     pub drift_ppm: f64,
-    /// Models that were faded in.
+    /// Times that a model was faded in: another, or the same from its beginning.
     pub swapped: u64,
 }
 
@@ -91,6 +94,10 @@ pub struct Reader {
     pub model: String,
     pub mix: f32,
     pub bypass: bool,
+    /// Whether there is a model to go over to.
+    pub swaps: bool,
+    /// What a model that answers is at, at the last look.
+    pub mood: Option<Mood>,
     /// The greatest samples since the last status.
     peaks: [f32; 2],
 }
@@ -101,8 +108,8 @@ pub fn decibels(size: f32) -> f32 {
 }
 
 impl Reader {
-    pub fn new(model: String, mix: f32) -> Self {
-        Self { begun: Instant::now(), model, mix, bypass: false, peaks: [0.0; 2] }
+    pub fn new(model: String, mix: f32, swaps: bool) -> Self {
+        Self { begun: Instant::now(), model, mix, bypass: false, swaps, mood: None, peaks: [0.0; 2] }
     }
 
     pub fn seconds(&self) -> f64 {
@@ -113,6 +120,7 @@ impl Reader {
     pub fn look(&mut self, line: &Line) -> [f32; 2] {
         let (input, output) = line.remote.counts().take_peaks();
         let now = [input, output];
+        self.mood = line.remote.counts().mood();
         self.peaks.iter_mut().zip(now).for_each(|(most, now)| *most = most.max(now));
         now
     }
@@ -141,6 +149,7 @@ impl Reader {
             model: self.model.clone(),
             mix: self.mix,
             bypass: self.bypass,
+            answer: counts.mood().map(told),
             input: Side {
                 rate: ends.rate_in.hz(),
                 channels: ends.channels_in,
@@ -174,6 +183,15 @@ impl Reader {
             drift_ppm: gauges.drift(),
             swapped: of(&counts.swapped),
         }
+    }
+}
+
+/// A mood in a word.
+pub fn told(mood: Mood) -> &'static str {
+    match mood {
+        Mood::Listening => "listening",
+        Mood::Hearing => "hearing",
+        Mood::Answering => "answering",
     }
 }
 

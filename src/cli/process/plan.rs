@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::Args;
-use crate::audio::WavDepth;
+use crate::audio::{WavDepth, name_of_wav};
 use crate::cli::beside;
 use crate::engine::ProcessOptions;
 use crate::{Error, Result};
@@ -92,6 +92,7 @@ fn one_to_one(files: &[PathBuf], output: &Path) -> Result<Vec<Job>> {
     };
     let job = Job { from: End::of(file), to: End::of(output) };
     refuse_same(file, output)?;
+    name_of_wav(output)?;
     Ok(vec![job])
 }
 

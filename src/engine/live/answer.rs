@@ -4,12 +4,13 @@
 //!            louder than `above`                   quieter by 6 dB: the place is kept
 //! quiet ─────────────────────────► hearing ◄──────────────────────────► pausing ──── for `pause` ───► answering
 //!   ▲                                 ▲          louder than `above`                                      │
-//!   └─── after `longest` ─────────────┴──────────────────── louder than `above` ──────────────────────────┘
+//!   └─── after `longest`, or having ───┴──────────────────── louder than `above` ─────────────────────────┘
+//!        fallen silent for `pause`
 //! ```
 //!
 //! Until it answers, the model takes in what is heard, sample by sample (teacher-forced); it answers from where the sound ended, not from the silence
-//! after it, and what it has said is what it goes on from when it listens again. The level is that of the last 20 ms. What is said
-//! fades in over 5 ms and ends in its last 10 ms backwards, fading ([`Gap`]). A loudspeaker that the microphone hears would answer to itself: use headphones,
+//! after it, and what it has said is what it goes on from when it listens again. An answer ends, too, when the model has been louder than `above` itself
+//! and then silent for the pause: a word that was said. The level is that of the last 20 ms. What is said fades in over 5 ms and ends in its last 10 ms backwards, fading ([`Gap`]). A loudspeaker that the microphone hears would answer to itself: use headphones,
 //! or raise `above` beyond what comes back.
 
 use super::gap::Gap;
@@ -32,7 +33,7 @@ pub struct AnswerOptions {
     pub class: usize,
     /// The level from which on something is heard, in dB of full scale.
     pub above_db: f32,
-    /// Seconds of silence after which it answers.
+    /// Seconds of silence after which it answers; and of its own silence after which its answer is over.
     pub pause_s: f64,
     /// Seconds of the longest answer.
     pub longest_s: f64,
@@ -49,6 +50,17 @@ impl AnswerOptions {
             longest_s: 10.0,
         }
     }
+}
+
+/// What a generator that answers is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mood {
+    /// It waits for something to hear.
+    Listening,
+    /// It hears something, or waits whether the silence after it lasts.
+    Hearing,
+    /// It speaks.
+    Answering,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +83,10 @@ struct Level {
 }
 
 impl Level {
+    fn new(samples: usize) -> Self {
+        Self { squares: vec![0.0; samples], at: 0, sum: 0.0 }
+    }
+
     fn see(&mut self, x: f32) -> f64 {
         // Beyond full scale nothing is louder, and a square is a number.
         let x = x.clamp(-1.0, 1.0);
@@ -80,7 +96,11 @@ impl Level {
             self.sum += f64::from(*place) - f64::from(former);
         }
         self.at = (self.at + 1) % count;
-        self.sum / count as f64
+        self.mean()
+    }
+
+    fn mean(&self) -> f64 {
+        self.sum / self.squares.len() as f64
     }
 }
 
@@ -89,6 +109,9 @@ pub(super) struct Answerer {
     generator: Generator,
     state: State,
     level: Level,
+    /// The level of what it says, judged a level's length at a time; samples for which that has been silent, once it has been loud.
+    own: Level,
+    silent: Option<usize>,
     /// Mean squares: from which on something is heard, and below which it is silence.
     above: f64,
     below: f64,
@@ -123,11 +146,14 @@ impl Answerer {
         generator.keep(0);
         generator.generate(&mut [0; 64])?;
         generator.go_back(0);
+        let length = (LEVEL_S * rate) as usize + 1;
         let power = |db: f32| 10f64.powf(f64::from(db) / 10.0);
         Ok(Self {
             generator,
             state: State::Quiet,
-            level: Level { squares: vec![0.0; (LEVEL_S * rate) as usize + 1], at: 0, sum: 0.0 },
+            level: Level::new(length),
+            own: Level::new(length),
+            silent: None,
             above: power(options.above_db),
             below: power(options.above_db - HYSTERESIS_DB),
             pause: (options.pause_s * rate) as usize,
@@ -135,6 +161,15 @@ impl Answerer {
             gap: Gap::new(config.rate, 1),
             tokens: vec![0; rows],
         })
+    }
+
+    /// What it is at.
+    pub(super) fn mood(&self) -> Mood {
+        match self.state {
+            State::Quiet => Mood::Listening,
+            State::Hearing | State::Pausing(_) => Mood::Hearing,
+            State::Answering(_) => Mood::Answering,
+        }
     }
 
     /// Hears so many samples, and says as many.
@@ -151,14 +186,34 @@ impl Answerer {
             }
             match (before, self.state) {
                 (State::Hearing, State::Pausing(_)) => self.generator.keep(0),
-                (State::Pausing(_), State::Answering(_)) => self.generator.go_back(0),
+                (State::Pausing(_), State::Answering(_)) => {
+                    self.generator.go_back(0);
+                    self.silent = None;
+                }
+                (State::Answering(_), State::Answering(said)) if self.has_ended(said) => {
+                    self.state = State::Quiet;
+                }
                 _ => {}
             }
             from += count;
         }
     }
+    /// Whether the answer is over, judged whenever it is a whole number of levels long, so that it does not depend on how calls are cut.
+    fn has_ended(&mut self, said: usize) -> bool {
+        let length = self.own.squares.len();
+        if !said.is_multiple_of(length) {
+            return false;
+        }
+        let level = self.own.mean();
+        if level > self.above {
+            self.silent = Some(0);
+        } else if level < self.below {
+            self.silent = self.silent.map(|silent| silent + length);
+        }
+        self.silent.is_some_and(|silent| silent >= self.pause)
+    }
 
-    /// Follows the level until the state changes its kind: how many samples that takes, 1 at least.
+    /// Follows the level until the state changes its kind, or what was said is to be judged: how many samples that takes, 1 at least.
     fn until_change(&mut self, input: &[f32]) -> usize {
         let kind = std::mem::discriminant(&self.state);
         for (n, x) in input.iter().enumerate() {
@@ -173,7 +228,9 @@ impl Answerer {
                 State::Answering(said) => State::Answering(said + 1),
                 other => other,
             };
-            if std::mem::discriminant(&self.state) != kind {
+            let judged =
+                matches!(self.state, State::Answering(said) if said.is_multiple_of(self.own.squares.len()));
+            if judged || std::mem::discriminant(&self.state) != kind {
                 return n + 1;
             }
         }
@@ -193,7 +250,10 @@ impl Answerer {
         if self.generator.generate(tokens).is_err() {
             tokens.fill(encode(0.0));
         }
-        output.iter_mut().zip(tokens).for_each(|(y, token)| *y = decode(*token));
+        for (y, token) in output.iter_mut().zip(tokens) {
+            *y = decode(*token);
+            self.own.see(*y);
+        }
         self.gap.join(output);
     }
 }

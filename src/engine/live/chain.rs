@@ -12,7 +12,7 @@
 //! is the model's own latency, and the margin is what callbacks of the device need so that nothing is missing when it is asked for. At the
 //! model's own rate nothing is converted, and T = ℓ + margin.
 
-use super::answer::{AnswerOptions, Answerer};
+use super::answer::{AnswerOptions, Answerer, Mood};
 use crate::audio::{Converter, SampleRate, gcd};
 use crate::engine::open;
 use crate::exec::cpu::Cpu;
@@ -203,6 +203,14 @@ impl Chain {
     /// How late an answer is, in parts.
     pub fn latency(&self) -> Latency {
         self.latency
+    }
+
+    /// What it is at, if it answers.
+    pub(super) fn mood(&self) -> Option<Mood> {
+        match &self.inside {
+            Inside::Answer(answerer) => Some(answerer.mood()),
+            Inside::Filter(_) | Inside::Nothing => None,
+        }
     }
 
     /// Channels that are filtered.

@@ -100,6 +100,13 @@ impl Mouth {
             Self::Relay(relay) => relay.tap(),
         }
     }
+
+    fn leave_gap(&mut self, seconds: f64) {
+        match self {
+            Self::Direct(playback) => playback.leave_gap(seconds),
+            Self::Relay(relay) => relay.leave_gap(seconds),
+        }
+    }
 }
 
 /// Calls that a worker is ahead.
@@ -112,6 +119,8 @@ struct Attached {
     /// Calls that were seen, and when they were seen to grow, or the device was last sought.
     calls: u64,
     since: Instant,
+    /// From when on no frames came that a recording knows of.
+    gone: Option<Instant>,
     /// Xruns of those before it was lost.
     xruns: u64,
     /// Why it could not be opened again.
@@ -146,6 +155,11 @@ fn burst(rate: SampleRate, block: usize) -> usize {
 impl Line {
     /// Opens a session between devices, with a filter or with none, the first that has an input and the first that has an output. They stand still until
     /// [`start`](Self::start).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Input`] where no device has an input or none an output, for a voice that does not fit between them (its kind, its channels), and for
+    /// a mix outside 0 to 1.
     pub fn open<'m>(
         voice: impl Into<Voice<'m>>,
         devices: Vec<Box<dyn Device>>,
@@ -169,6 +183,7 @@ impl Line {
             health: Arc::default(),
             calls: 0,
             since: Instant::now(),
+            gone: None,
             xruns: 0,
             not_back: None,
         });
@@ -184,6 +199,17 @@ impl Line {
             waited,
             shift: None,
         })
+    }
+
+    /// Frames of the devices' calls, as a rule: those that come and those that go.
+    pub fn blocks(&self) -> [usize; 2] {
+        let find = |of: fn(&dyn Device) -> Option<Format>| {
+            self.attached
+                .iter()
+                .find_map(|attached| of(attached.device.as_ref()))
+                .map_or(1, |format| format.block)
+        };
+        [find(|device| device.input()), find(|device| device.output())]
     }
 
     /// What the session stands between.
@@ -222,7 +248,12 @@ impl Line {
         [self.ends.rate_in.seconds(input), self.ends.rate_out.seconds(output)]
     }
 
-    /// Starts the devices. A device that refuses is an error; those that were started before it run on until the line is dropped.
+    /// Starts the devices. Those that were started before one that refuses run on until the line is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`] for a device that is gone, busy, not permitted or has run before, after three tries of one that may come back;
+    /// [`Error::Io`] where the system gives no thread.
     pub fn start(&mut self) -> Result<()> {
         if let Some(worker) = &self.worker {
             self.shift = Some(Shift::start(worker.clone())?);
@@ -286,6 +317,16 @@ impl Attached {
 
     fn try_start(&mut self, capture: &Slot<Capture>, playback: &Slot<Mouth>) -> Result<()> {
         let (capture, playback) = (capture.clone(), playback.clone());
+        // Before the first frame comes again. If none does, the next try tells of the rest.
+        if let Some(gone) = &mut self.gone {
+            let seconds = std::mem::replace(gone, Instant::now()).elapsed().as_secs_f64();
+            if self.device.input().is_some() {
+                capture.with(|capture| capture.leave_gap(seconds));
+            }
+            if self.device.output().is_some() {
+                playback.with(|playback| playback.leave_gap(seconds));
+            }
+        }
         let mut calls = Calls::default();
         if self.device.input().is_some() {
             calls.hear = Some(Box::new(move |frames| _ = capture.with(|capture| capture.push(frames))));
@@ -298,7 +339,7 @@ impl Attached {
             }));
         }
         self.running = Some(self.device.start(calls, &self.health)?);
-        (self.calls, self.since) = (0, Instant::now());
+        (self.calls, self.since, self.gone) = (0, Instant::now(), None);
         Ok(())
     }
 
@@ -317,6 +358,7 @@ impl Attached {
         let back = self.not_back.as_ref().map_or(String::new(), |error| format!("; not back: {error}"));
         let lost = Doing::Lost(format!("{name}: {why}{back}"));
         if self.running.take().is_some() {
+            self.gone = Some(self.since);
             self.since = Instant::now();
         } else if self.device.comes_back() && self.since.elapsed() > RETRY {
             self.since = Instant::now();

@@ -38,7 +38,7 @@ mod tap;
 mod tests;
 mod wire;
 
-pub use answer::AnswerOptions;
+pub use answer::{AnswerOptions, Mood};
 pub use chain::{Chain, Ends, Latency, Voice};
 pub use line::{Doing, Line, LineOptions};
 pub use load::{Load, Shares};

@@ -68,6 +68,12 @@ impl Relay {
         given
     }
 
+    /// So many seconds there was no device; off the audio threads.
+    pub(super) fn leave_gap(&mut self, seconds: f64) {
+        let frames = (seconds * f64::from(self.rate)) as u64;
+        self.taps.iter_mut().for_each(|tap| tap.leave_gap(frames));
+    }
+
     /// Fills the frames that the device asks for, channels side by side.
     #[rtsan_standalone::nonblocking]
     pub fn fill(&mut self, frames: &mut [f32]) {

@@ -13,6 +13,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use super::answer::Mood;
 use super::chain::{BLOCK, Chain, Ends, Latency, Voice};
 use super::exchange::{Exchange, Held};
 use super::gap::Gap;
@@ -28,6 +29,8 @@ const WATCH_S: f64 = 0.4;
 const MUCH_S: f64 = 0.05;
 /// What may be in hand at the least, in seconds.
 const SLACK_S: f64 = 0.002;
+
+const MOODS: [Mood; 3] = [Mood::Listening, Mood::Hearing, Mood::Answering];
 
 enum Command {
     Mix(f32),
@@ -52,8 +55,10 @@ pub struct Counts {
     pub missing: AtomicU64,
     /// Frames that came too late and were left out.
     pub dropped: AtomicU64,
-    /// Chains that were faded in.
+    /// Chains that were faded in: other models, and the same from its beginning.
     pub swapped: AtomicU64,
+    /// 1 + a [`Mood`], or 0.
+    mood: AtomicU32,
     peak_in: AtomicU32,
     peak_out: AtomicU32,
 }
@@ -63,6 +68,17 @@ impl Counts {
     pub fn take_peaks(&self) -> (f32, f32) {
         let take = |peak: &AtomicU32| f32::from_bits(peak.swap(0, Ordering::Relaxed));
         (take(&self.peak_in), take(&self.peak_out))
+    }
+
+    /// What the model is at, if it is one that answers.
+    pub fn mood(&self) -> Option<Mood> {
+        let place = self.mood.load(Ordering::Relaxed) as usize;
+        place.checked_sub(1).and_then(|place| MOODS.get(place).copied())
+    }
+
+    fn feel(&self, mood: Option<Mood>) {
+        let place = mood.and_then(|mood| MOODS.iter().position(|other| *other == mood));
+        self.mood.store(place.map_or(0, |place| place as u32 + 1), Ordering::Relaxed);
     }
 
     /// A call of which so many frames were not ready.
@@ -232,6 +248,7 @@ impl Session {
             self.gap.bridge(unknown);
         }
         Counts::add(&self.counts.said, count);
+        self.counts.feel(self.chain.mood());
         self.counts.missed(missing);
         Counts::peak(&self.counts.peak_out, frames);
     }

@@ -153,6 +153,11 @@ impl Capture {
         given
     }
 
+    /// So many seconds there was no device; off the audio threads.
+    pub(super) fn leave_gap(&mut self, seconds: f64) {
+        self.taps.iter_mut().for_each(|tap| tap.leave_gap((seconds * self.rate) as u64));
+    }
+
     /// Hands frames on, channels side by side.
     #[rtsan_standalone::nonblocking]
     pub fn push(&mut self, frames: &[f32]) {
@@ -207,6 +212,11 @@ impl Playback {
             frames.fill(0.0);
         }
         self.taps.iter_mut().for_each(|tap| tap.push(frames));
+    }
+
+    /// So many seconds there was no device; off the audio threads.
+    pub(super) fn leave_gap(&mut self, seconds: f64) {
+        self.taps.iter_mut().for_each(|tap| tap.leave_gap((seconds * self.rates[1]) as u64));
     }
 
     pub(super) fn channels(&self) -> usize {

@@ -9,8 +9,9 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
 use super::spectrogram::{ROWS, Spectrogram};
-use crate::cli::live::status::{FLOOR_DB, Status, decibels};
+use crate::cli::live::status::{FLOOR_DB, Status, decibels, told};
 use crate::cli::picture::colour;
+use crate::engine::live::Mood;
 
 /// The levels that a meter and a spectrogram show, in dB of full scale.
 const METER_DB: [f32; 2] = [-60.0, 0.0];
@@ -71,6 +72,8 @@ pub struct View<'a> {
     pub status: &'a Status,
     pub mix: f32,
     pub bypass: bool,
+    pub swaps: bool,
+    pub mood: Option<Mood>,
     pub model: &'a str,
     pub meters: &'a [Meter; 2],
     pub spectrograms: &'a [Spectrogram],
@@ -89,7 +92,8 @@ impl View<'_> {
         ])
         .areas(area);
         let bypass = if self.bypass { "  BYPASS" } else { "" };
-        let head_text = format!(" cascabel  {}  mix {:.2}{bypass}", self.model, self.mix);
+        let mood = self.mood.map_or(String::new(), |mood| format!("  {}", told(mood)));
+        let head_text = format!(" cascabel  {}{mood}  mix {:.2}{bypass}", self.model, self.mix);
         frame.render_widget(Paragraph::new(head_text).bold(), head);
         let [input, output] = self.meters;
         let lines = vec![input.line("in", meters.width), output.line("out", meters.width)];
@@ -105,9 +109,9 @@ impl View<'_> {
             );
         }
         frame.render_widget(Paragraph::new(self.facts()), facts);
-        let help = " b bypass   + - mix   r reset   s swap   q quit";
+        let swap = if self.swaps { "   s swap" } else { "" };
         let last = match self.notice {
-            "" => Paragraph::new(help).dark_gray(),
+            "" => Paragraph::new(format!(" b bypass   + - mix   r reset{swap}   q quit")).dark_gray(),
             notice => Paragraph::new(format!(" {notice}")).red(),
         };
         frame.render_widget(last, keys);
@@ -205,7 +209,7 @@ mod tests {
             std::thread::sleep(Duration::from_millis(1));
         }
         spectrograms.iter_mut().for_each(Spectrogram::listen);
-        let mut reader = Reader::new("denoise".into(), 0.8);
+        let mut reader = Reader::new("denoise".into(), 0.8, true);
         let status = reader.status(&line, Some(doing), 0);
         let mut meters: [Meter; 2] = Default::default();
         meters[0].see(0.5);
@@ -213,6 +217,8 @@ mod tests {
             status: &status,
             mix: 0.8,
             bypass: true,
+            swaps: true,
+            mood: Some(Mood::Answering),
             model: "denoise",
             meters: &meters,
             spectrograms: &spectrograms,
@@ -228,7 +234,7 @@ mod tests {
     fn everything_is_on_the_screen() {
         let rows = drawn(100, 30, "", &Doing::Running);
         for (row, parts) in [
-            (0, &["denoise", "mix 0.80", "BYPASS"][..]),
+            (0, &["denoise", "answering", "mix 0.80", "BYPASS"][..]),
             (1, &[" in ", "█", "│", "-6.0 ↑  -6.0 dB"]),
             (2, &[" out ", "-100.0 dB"]),
             (3, &[" in ", "▀▀▀"]),
@@ -237,7 +243,7 @@ mod tests {
             (26, &["latency", "model 0.0", "in hand"]),
             (27, &["0 missing, 0 left out, 0 lost, 0 not recorded; 0 xruns"]),
             (28, &["ring", "ppm"]),
-            (29, &["b bypass", "q quit"]),
+            (29, &["b bypass", "s swap", "q quit"]),
         ] {
             parts.iter().for_each(|part| assert!(rows[row].contains(part), "no {part:?} in {:?}", rows[row]));
         }
