@@ -218,17 +218,27 @@ impl Recipe {
         self.model.validate()?;
         self.schedule.check()?;
         let run = &self.run;
-        let fine = run.batch > 0
-            && run.group > 0
-            && run.batch <= MOST_EXAMPLES
-            && run.batch.is_multiple_of(run.group)
-            && run.valid_every > 0
-            && run.checkpoint_minutes > 0.0
-            && run.dynamics_rate.is_finite()
-            && run.dynamics_rate >= 0.0;
-        let expected = "batch and group above 0, batch at most 65,536, group a divisor of batch, valid_every and checkpoint_minutes above 0";
-        if !fine {
-            return Err(Error::input("recipe [run]", expected, format!("{run:?}")));
+        let dynamics_rate = run.dynamics_rate.is_finite() && run.dynamics_rate >= 0.0;
+        for (name, fine, expected, got) in [
+            ("batch", (1..=MOST_EXAMPLES).contains(&run.batch), "1 to 65,536 examples", run.batch.to_string()),
+            (
+                "group",
+                run.group > 0 && run.batch.is_multiple_of(run.group.max(1)),
+                "a divisor of batch",
+                run.group.to_string(),
+            ),
+            ("valid_every", run.valid_every > 0, "1 step or more", run.valid_every.to_string()),
+            (
+                "checkpoint_minutes",
+                run.checkpoint_minutes > 0.0,
+                "more than 0",
+                run.checkpoint_minutes.to_string(),
+            ),
+            ("dynamics_rate", dynamics_rate, "0 or more", run.dynamics_rate.to_string()),
+        ] {
+            if !fine {
+                return Err(Error::input(format!("recipe [run] {name}"), expected, got));
+            }
         }
         self.lesson()?;
         run.begin.check(run.settle_seconds > 0)?;

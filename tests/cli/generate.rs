@@ -274,6 +274,7 @@ fn what_cannot_be_made_is_said_and_leaves_nothing() {
         ("--model g.safetensors --prompt none.wav -o a.wav", &["none.wav"]),
         ("--model g.safetensors --state no.state -o a.wav", &["state: expected"]),
         ("--model g.safetensors -o none/a.wav", &["none/a.wav"]),
+        ("--model g.safetensors -o a.mp3", &["a.mp3: expected a name that ends in .wav"]),
     ] {
         folder.run(&format!("generate {rest}")).refused(2, parts);
         assert_eq!(folder.files(), before, "{rest}");

@@ -134,7 +134,8 @@ fn the_bundled_model_takes_away_noise() {
     cascabel::audio::write_path(&folder.path("noise.wav"), &noise, WavDepth::Float32).unwrap();
     let nowhere = folder.run("process noise.wav -o out.wav --picture no/p.png");
     nowhere.refused(2, &["--picture: expected a file in a folder that is there, got no"]);
-    assert!(!folder.path("out.wav").exists());
+    folder.run("process noise.wav -o out.flac").refused(2, &["out.flac: expected a name that ends in .wav"]);
+    assert!(!folder.path("out.wav").exists() && !folder.path("out.flac").exists());
     folder.run("process noise.wav -o out.wav --depth 32f --picture p.png").ok();
     let energy = |x: &[f32]| x[8_000..].iter().map(|x| x * x).sum::<f32>();
     let left = energy(&folder.sound("out.wav").channels()[0]) / energy(&noise.channels()[0]);
