@@ -64,8 +64,10 @@ impl WavDepth {
 }
 
 /// Endings that promise another format than the one that is written.
-const OTHERS: [&str; 14] =
-    ["aac", "ac3", "aif", "aiff", "caf", "flac", "m4a", "mka", "mp3", "mp4", "oga", "ogg", "opus", "wma"];
+const OTHERS: [&str; 19] = [
+    "aac", "ac3", "aif", "aiff", "ape", "au", "caf", "flac", "m4a", "mka", "mp3", "mp4", "oga", "ogg",
+    "opus", "w64", "webm", "wma", "wv",
+];
 
 /// Refuses a name by which a WAV file would be taken for another format.
 pub fn name_of_wav(path: &Path) -> Result<()> {

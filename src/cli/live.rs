@@ -23,7 +23,7 @@ use crate::model::{Config, Model};
 /// Run a model on what a microphone hears, and play it, while it comes
 ///
 /// On a terminal: meters, spectrograms, load and latency; else a JSON line a second. Keys, or lines on standard input: b bypass, + and - mix,
-/// r reset, s swap, q quit (on a terminal also arrows for the mix, Esc and Ctrl-C). `cascabel devices` lists what --input and --output can be; file:take.wav and file:out.wav are files, null is
+/// r reset, s swap, q quit or Ctrl-C (on a terminal also arrows for the mix, Esc). `cascabel devices` lists what --input and --output can be; file:take.wav and file:out.wav are files, null is
 /// silence and nowhere. What is written has its name once it ends; until then, and after a crash, it lies whole beside it under a hidden one.
 #[derive(clap::Args)]
 pub struct Args {
@@ -48,10 +48,10 @@ pub struct Args {
     /// Every seed gives other answers; 0 without it
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// The level from which on something is heard, in dB of full scale, -40 without it; what is 6 dB quieter is silence
+    /// The level from which on something is heard, or said, in dB of full scale, -40 without it; what is 6 dB quieter is silence
     #[arg(long, value_name = "DB", allow_negative_numbers = true)]
     above: Option<f32>,
-    /// Seconds of silence before an answer, and of the model's own after a word, which end it; 0.5 without it
+    /// Seconds of silence before an answer; the answer ends after as much silence of its own; 0.5 without it
     #[arg(long, value_name = "S", allow_negative_numbers = true)]
     pause: Option<f64>,
     /// Seconds of the longest answer; 10 without it
@@ -120,7 +120,7 @@ impl Args {
         })
     }
 
-    /// The options that only an answer has, and whether they are given.
+    /// The options of an answer, and whether they are given.
     fn of_answers(&self) -> [(&'static str, bool); 5] {
         [
             ("--class", self.class.is_some()),

@@ -220,7 +220,12 @@ impl Recipe {
         let run = &self.run;
         let dynamics_rate = run.dynamics_rate.is_finite() && run.dynamics_rate >= 0.0;
         for (name, fine, expected, got) in [
-            ("batch", (1..=MOST_EXAMPLES).contains(&run.batch), "1 to 65,536 examples", run.batch.to_string()),
+            (
+                "batch",
+                (1..=MOST_EXAMPLES).contains(&run.batch),
+                "1 to 65,536 examples",
+                run.batch.to_string(),
+            ),
             (
                 "group",
                 run.group > 0 && run.batch.is_multiple_of(run.group.max(1)),

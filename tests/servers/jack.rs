@@ -1,5 +1,6 @@
 //! JACK with its dummy driver. A client of the test's own is microphone and loudspeaker, so that both are known to the frame.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -7,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use jack::{
     AudioIn, AudioOut, Client, ClientOptions, Control, LoggerType, NotificationHandler, Port, ProcessScope,
 };
+use serde_json::Value;
 
 use crate::sound::{RATE, judge, speech};
 use crate::spawned::{Live, Spawned, number, wait_for};
@@ -108,11 +110,43 @@ fn take() -> Result<(), String> {
     let milliseconds = number(&live[0], "/latency_ms/total");
     assert!(milliseconds <= 14.0, "{milliseconds} ms at 48 kHz and 64 frames");
     let verdict = judge(&noisy, &clean, &heard, &passed, 0);
-    let passed_late = number(&none[0], "/latency_ms/total_frames") as usize;
+    // The deck plays and hears in one call, so what comes back to it is a call late.
+    let passed_late = number(&none[0], "/latency_ms/total_frames") as usize + BLOCK;
     if verdict.passed_late.abs_diff(passed_late) > BLOCK {
-        return Err(format!("{verdict:?}, the pass-through reported {passed_late}"));
+        return Err(format!(
+            "{verdict:?}, the pass-through reported {passed_late}, the deck's call among it"
+        ));
     }
-    verdict.check(latency, BLOCK)
+    verdict.check(latency + BLOCK, BLOCK)
+}
+
+#[test]
+#[ignore = "needs audio servers: make servers"]
+fn what_jack_lacks_is_refused_and_it_is_the_default_where_there_is_no_card() {
+    let (_server, client) = server(BLOCK).unwrap();
+    drop(client);
+    let live = |line: &str| {
+        let line = format!("live --output null {line}");
+        Command::new(env!("CARGO_BIN_EXE_cascabel")).args(line.split(' ')).output().unwrap()
+    };
+    for (line, parts) in [
+        ("--input jack --rate 44100", ["expected a rate of 48000 Hz", "got 44100 Hz"]),
+        ("--input jack --block 100", ["expected its block of 64 frames", "got 100"]),
+        ("--input jack --channels 26 --mix 2", ["--mix: expected", "got 2"]),
+    ] {
+        let output = live(line);
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), complaint.lines().count()), (Some(2), 1), "{complaint}");
+        parts.iter().for_each(|part| assert!(complaint.contains(part), "{complaint}"));
+    }
+    let told = |output: &[u8]| serde_json::from_slice::<Value>(output.split(|b| *b == b'\n').next().unwrap());
+    let output = live("--seconds 0.5");
+    if Path::new("/dev/snd").exists() {
+        println!("a sound card is the default here");
+    } else {
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(number(&told(&output.stdout).unwrap(), "/input/rate"), 48_000.0);
+    }
 }
 
 #[test]

@@ -2,17 +2,22 @@
 //!
 //! An ID is `HOST:DEVICE` as [`list`] tells it, `HOST` alone for its default device, or `DEVICE` alone of any host.
 
+mod find;
+mod list;
+
+use std::collections::BTreeSet;
 use std::fmt::Display;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use cpal::traits::{DeviceTrait, HostTrait, StreamTrait};
-use cpal::{BufferSize, ErrorKind, FromSample, HostId, SampleFormat, SizedSample, StreamConfig};
+use cpal::traits::{DeviceTrait, StreamTrait};
+use cpal::{BufferSize, ErrorKind, FromSample, SampleFormat, SizedSample, StreamConfig};
 use cpal::{SupportedBufferSize, SupportedStreamConfigRange};
-use serde::Serialize;
 
+use self::find::{defaults, find, unknown};
+pub use self::list::{Entry, Host, Offer, list};
+use self::list::{ranges, rates};
 use super::quiet::quietly;
 use super::{Calls, Device, Fill, Format, Health, Hear, Running};
 use crate::audio::SampleRate;
@@ -27,10 +32,6 @@ const CONVERTED: usize = 1_024;
 /// Formats of samples, the best first.
 const FORMATS: [SampleFormat; 5] =
     [SampleFormat::F32, SampleFormat::I32, SampleFormat::I24, SampleFormat::I16, SampleFormat::U8];
-/// Rates that devices have, as a rule; of those are told that lie within what it says.
-const RATES: [u32; 10] = [8_000, 11_025, 16_000, 22_050, 32_000, 44_100, 48_000, 88_200, 96_000, 192_000];
-/// ALSA's device of nothing. It has no clock: its calls come as fast as they are answered.
-const CLOCKLESS: &str = "alsa:null";
 /// Errors in a row, without a name, after which a device is lost.
 const LOST: u32 = 25;
 
@@ -54,111 +55,6 @@ pub struct Wanted {
     pub block: Option<usize>,
 }
 
-/// A host and its devices.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Host {
-    /// Its name, the first half of an ID.
-    pub name: String,
-    /// Why there are none, if it cannot be asked.
-    pub trouble: Option<String>,
-    /// Its devices.
-    pub devices: Vec<Entry>,
-}
-
-/// A device that could be opened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Entry {
-    /// What to open it by.
-    pub id: String,
-    /// What people call it.
-    pub description: String,
-    /// What it gives, and whether it is its host's default.
-    pub input: Option<Offer>,
-    /// What it takes.
-    pub output: Option<Offer>,
-}
-
-/// What a device has, one way.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Offer {
-    /// Its host takes it where none is named.
-    pub default: bool,
-    /// Rates in Hz; none where that cannot be asked now.
-    pub rates: Vec<u32>,
-    /// The most channels.
-    pub channels: usize,
-    /// Fewest and most frames of a call, where it says so.
-    pub blocks: Option<[usize; 2]>,
-}
-
-/// All hosts and devices, as they are now.
-pub fn list() -> Vec<Host> {
-    quietly(|| cpal::available_hosts().into_iter().map(host).collect())
-}
-
-fn host(id: HostId) -> Host {
-    let name = id.name().to_lowercase();
-    let found = cpal::host_from_id(id).and_then(|host| {
-        let default = |way| {
-            let device =
-                if way == Way::In { host.default_input_device() } else { host.default_output_device() };
-            device.and_then(|device| device.id().ok())
-        };
-        let defaults = [default(Way::In), default(Way::Out)];
-        Ok(host.devices()?.filter_map(|device| entry(&device, &defaults)).collect())
-    });
-    match found {
-        Ok(devices) => Host { name, trouble: None, devices },
-        Err(error) => Host { name, trouble: Some(one_line(error)), devices: Vec::new() },
-    }
-}
-
-fn entry(device: &cpal::Device, defaults: &[Option<cpal::DeviceId>; 2]) -> Option<Entry> {
-    let id = device.id().ok().filter(|id| id.to_string() != CLOCKLESS)?;
-    let [input, output] = [Way::In, Way::Out].map(|way| {
-        let default = &defaults[usize::from(way == Way::Out)];
-        goes(device, way).then(|| offer(device, way, default.as_ref() == Some(&id)))
-    });
-    let description = device.description().map_or_else(|_| String::new(), |of| of.name().to_string());
-    (input.is_some() || output.is_some()).then(|| Entry { id: id.to_string(), description, input, output })
-}
-
-/// Whether frames go this way, as far as the device says without being opened.
-fn goes(device: &cpal::Device, way: Way) -> bool {
-    use cpal::DeviceDirection::{Duplex, Input, Output, Unknown};
-    let direction = device.description().map_or(Unknown, |of| of.direction());
-    matches!((direction, way), (Duplex | Unknown, _) | (Input, Way::In) | (Output, Way::Out))
-}
-
-fn offer(device: &cpal::Device, way: Way, default: bool) -> Offer {
-    let ranges = ranges(device, way).unwrap_or_default();
-    let has = |rate: &u32| ranges.iter().any(|range| range.contains_rate(*rate));
-    let mut rates: Vec<u32> = RATES.into_iter().filter(has).collect();
-    if rates.is_empty() {
-        rates.extend(ranges.iter().map(SupportedStreamConfigRange::max_sample_rate).max());
-    }
-    let blocks = ranges.iter().filter_map(|range| match range.buffer_size() {
-        SupportedBufferSize::Range { min, max } => Some([*min as usize, *max as usize]),
-        SupportedBufferSize::Unknown => None,
-    });
-    Offer {
-        default,
-        rates,
-        channels: ranges.iter().map(|range| usize::from(range.channels())).max().unwrap_or(0),
-        blocks: blocks.reduce(|[a, b], [c, d]| [a.min(c), b.max(d)]),
-    }
-}
-
-fn ranges(
-    device: &cpal::Device,
-    way: Way,
-) -> std::result::Result<Vec<SupportedStreamConfigRange>, cpal::Error> {
-    match way {
-        Way::In => device.supported_input_configs().map(Iterator::collect),
-        Way::Out => device.supported_output_configs().map(Iterator::collect),
-    }
-}
-
 /// A device one way, with what it will run at.
 pub struct Card {
     name: String,
@@ -170,16 +66,32 @@ pub struct Card {
 }
 
 impl Card {
-    /// Opens a device, or the default one, and settles what it will run at. It begins at [`start`](Device::start).
+    /// Opens a device, or the first default one that can be opened (ALSA's before JACK's), and settles what it will run at. It begins at
+    /// [`start`](Device::start).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Input`] for an ID that isn't there, with those that are, and for a rate, channels or a block that the device lacks; [`Error::Unavailable`]
+    /// where it is there and cannot be asked: busy, not permitted, its server not running.
     pub fn open(id: Option<&str>, way: Way, wanted: Wanted) -> Result<Self> {
         quietly(|| {
-            let device = find(id, way)?;
-            let name = device.id().map_or_else(|_| "device".into(), |id| id.to_string());
-            Self::settle(name, device, way, wanted)
+            let devices = match id {
+                Some(id) => vec![find(id, way)?.ok_or_else(|| unknown(id, way))?],
+                None => defaults(way),
+            };
+            let mut first = None;
+            for device in devices {
+                match Self::settle(device, way, wanted) {
+                    Ok(card) => return Ok(card),
+                    Err(error) => first = first.or(Some(error)),
+                }
+            }
+            Err(first.unwrap_or_else(|| unknown("the default device", way)))
         })
     }
 
-    fn settle(name: String, device: cpal::Device, way: Way, wanted: Wanted) -> Result<Self> {
+    fn settle(device: cpal::Device, way: Way, wanted: Wanted) -> Result<Self> {
+        let name = device.id().map_or_else(|_| "device".into(), |id| id.to_string());
         let ranges = ranges(&device, way).map_err(|e| refused(&name, e))?;
         let defaults = match way {
             Way::In => device.default_input_config(),
@@ -199,21 +111,7 @@ impl Card {
             FORMATS.iter().position(|format| *format == range.sample_format()).unwrap_or(FORMATS.len())
         };
         let Some(range) = ranges.iter().filter(fits).min_by_key(rank) else {
-            let has = offer(&device, way, false);
-            let rates: Vec<String> = has.rates.iter().map(u32::to_string).collect();
-            let rates = format!("a rate of {} Hz", rates.join(", "));
-            let numbers = format!("1 to {} channels", has.channels);
-            let has_rate = ranges.iter().any(|range| range.contains_rate(rate));
-            let has_number = ranges.iter().any(|range| usize::from(range.channels()) == channels);
-            return Err(match (has_rate, has_number) {
-                (false, true) => Error::input(name, rates, format!("{rate} Hz")),
-                (true, false) => Error::input(name, numbers, format!("{channels} channels")),
-                _ => Error::input(
-                    name,
-                    format!("{rates} and {numbers}"),
-                    format!("{rate} Hz, {channels} channels"),
-                ),
-            });
+            return Err(lacking(&name, &ranges, rate, channels));
         };
         let block = match range.buffer_size() {
             SupportedBufferSize::Range { min, max } => {
@@ -309,9 +207,13 @@ impl Device for Card {
     fn reopen(&mut self) -> Result<()> {
         let Format { rate, channels, block } = self.format;
         let wanted = Wanted { rate: Some(rate), channels: Some(channels), block: Some(block) };
-        let again = |wanted| Self::open(Some(&self.name), self.way, wanted);
-        // A server that was started anew may have other blocks.
-        *self = again(wanted).or_else(|_| again(Wanted { block: None, ..wanted }))?;
+        *self = quietly(|| {
+            let gone = || Error::Unavailable { what: self.name.clone(), why: "it is not there".into() };
+            let device = find(&self.name, self.way)?.ok_or_else(gone)?;
+            // A server that was started anew may have other blocks.
+            Self::settle(device.clone(), self.way, wanted)
+                .or_else(|_| Self::settle(device, self.way, Wanted { block: None, ..wanted }))
+        })?;
         Ok(())
     }
 
@@ -370,65 +272,29 @@ fn complain(health: Arc<Health>) -> impl FnMut(cpal::Error) + Send + 'static {
     }
 }
 
-fn find(id: Option<&str>, way: Way) -> Result<cpal::Device> {
-    let default = |host: &cpal::Host| match way {
-        Way::In => host.default_input_device(),
-        Way::Out => host.default_output_device(),
-    };
-    let Some(id) = id else {
-        // The system's own host first, then a server that runs without it.
-        let own = cpal::default_host();
-        let others = cpal::available_hosts().into_iter().filter(|id| *id != own.id());
-        let found =
-            default(&own).or_else(|| others.filter_map(|id| default(&cpal::host_from_id(id).ok()?)).next());
-        return found.ok_or_else(|| unknown("the default device", way));
-    };
-    if let Ok(host) = HostId::from_str(id) {
-        let host = cpal::host_from_id(host).map_err(|e| refused(id, e))?;
-        return default(&host).ok_or_else(|| match host.id().name().eq_ignore_ascii_case("jack") {
-            true => Error::Unavailable { what: id.into(), why: "its server is not running".into() },
-            false => unknown(id, way),
-        });
+/// What of a device's rates and numbers of channels is missing.
+fn lacking(name: &str, ranges: &[SupportedStreamConfigRange], rate: u32, channels: usize) -> Error {
+    let at_rate = ranges.iter().filter(|range| range.contains_rate(rate));
+    let numbers: BTreeSet<u16> = at_rate.map(SupportedStreamConfigRange::channels).collect();
+    let any_of = |numbers: Vec<String>| numbers.join(" or ");
+    if !numbers.is_empty() {
+        let numbers = any_of(numbers.iter().map(u16::to_string).collect());
+        return Error::input(
+            name,
+            format!("{numbers} channels at {rate} Hz"),
+            format!("{channels} channels"),
+        );
     }
-    let hosts = cpal::available_hosts();
-    let of = |host: HostId, name: &str| {
-        let host = cpal::host_from_id(host).ok()?;
-        let id = cpal::DeviceId::new(host.id(), name);
-        let found = host.device_by_id(&id).filter(|device| goes(device, way));
-        found.filter(|_| id.to_string() != CLOCKLESS)
-    };
-    if let Some((host, name)) = id.split_once(':')
-        && let Ok(host) = HostId::from_str(host)
-    {
-        cpal::host_from_id(host).map_err(|e| refused(id, e))?;
-        let jack = host.name().eq_ignore_ascii_case("jack");
-        return of(host, name).ok_or_else(|| match jack && ["input", "output"].contains(&name) {
-            true => Error::Unavailable { what: id.into(), why: "its server is not running".into() },
-            false => unknown(id, way),
-        });
+    let rates = any_of(rates(ranges).iter().map(u32::to_string).collect());
+    match rates.is_empty() {
+        true => Error::Unavailable { what: name.into(), why: "it has no rate".into() },
+        false => Error::input(name, format!("a rate of {rates} Hz"), format!("{rate} Hz")),
     }
-    hosts.into_iter().find_map(|host| of(host, id)).ok_or_else(|| unknown(id, way))
-}
-
-/// A device that isn't there, and those that are.
-fn unknown(id: &str, way: Way) -> Error {
-    let there: Vec<String> = cpal::available_hosts()
-        .into_iter()
-        .flat_map(|id| host(id).devices)
-        .filter(|entry| if way == Way::In { entry.input.is_some() } else { entry.output.is_some() })
-        .map(|entry| entry.id)
-        .collect();
-    let what = if way == Way::In { "input" } else { "output" };
-    let there =
-        if there.is_empty() { "none is there".into() } else { format!("one of {}", there.join(", ")) };
-    Error::input(what, format!("{there}, file:PATH or null"), id)
 }
 
 fn refused(name: &str, error: cpal::Error) -> Error {
     let help = match error.kind() {
-        ErrorKind::DeviceBusy => {
-            "; another program has it: if that is a sound server, its own device (alsa:pulse, alsa:pipewire) shares it"
-        }
+        ErrorKind::DeviceBusy => "; a sound server's own device (alsa:pulse, alsa:pipewire) shares the card",
         ErrorKind::PermissionDenied => "; may this user use it (group audio)?",
         ErrorKind::HostUnavailable => "; is its server running?",
         ErrorKind::DeviceNotAvailable => {

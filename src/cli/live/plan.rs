@@ -146,6 +146,12 @@ fn check(args: &Args) -> Result<Option<SampleRate>> {
             return Err(Error::input(name, expected, value.to_string()));
         }
     }
+    if let Some((name, _)) = args.of_answers().iter().find(|(_, given)| *given && args.mode != Mode::Answer) {
+        return Err(Error::input(*name, "--mode answer beside it", "--mode filter"));
+    }
+    if args.mode == Mode::Answer && args.model == "none" {
+        return Err(Error::input("--mode answer", "a generator of sound", "--model none"));
+    }
     if let Some(seconds) = args.seconds.filter(|seconds| !(*seconds > 0.0 && seconds.is_finite())) {
         return Err(Error::input("--seconds", "more than 0", seconds.to_string()));
     }
@@ -159,11 +165,6 @@ fn check(args: &Args) -> Result<Option<SampleRate>> {
     let heard: Vec<&Path> = file(&args.input).into_iter().collect();
     beside::check(&heard, &[("--output", &own)])?;
     let taken: Vec<&Path> = heard.into_iter().chain(own.as_deref()).collect();
-    for (name, given) in args.of_answers() {
-        if given && args.mode != Mode::Answer {
-            return Err(Error::input(name, "no such option without --mode answer", "one"));
-        }
-    }
     beside::check(&taken, &[("--record", &args.record), ("--record-input", &args.record_input)])?;
     args.rate.map(|hz| SampleRate::of("--rate", hz)).transpose()
 }

@@ -17,12 +17,12 @@ const SAMPLES: usize = 1 << 14;
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// The recordings of a run. Dropped, they end as they are.
+/// The recordings of a run. Dropped before they are finished, those keep their names that have a frame in them.
 pub struct Records {
     lost: Vec<Arc<AtomicU64>>,
     troubles: Receiver<String>,
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<Result<()>>>,
+    thread: Option<JoinHandle<Vec<Record>>>,
 }
 
 struct Record {
@@ -59,9 +59,7 @@ impl Records {
                     std::thread::sleep(LOOK);
                 }
                 records.iter_mut().for_each(|record| record.write(&tell));
-                // One that fails does not keep the others from their names.
-                let finished: Vec<Result<()>> = records.into_iter().map(Record::finish).collect();
-                finished.into_iter().collect()
+                records
             });
             thread = Some(spawned.map_err(|e| Error::io("start", "a thread", e))?);
         }
@@ -78,18 +76,22 @@ impl Records {
         self.lost.iter().map(|lost| lost.load(Ordering::Relaxed)).sum()
     }
 
-    /// Writes what is there and gives the files their names.
-    pub fn finish(&mut self) -> Result<()> {
+    /// Writes what is there and gives the files their names. What went wrong; one that fails does not keep the others from theirs.
+    pub fn finish(mut self) -> Vec<String> {
+        let finished = self.end().into_iter().filter_map(|record| record.finish().err());
+        let failed: Vec<String> = finished.map(|error| error.to_string()).collect();
+        self.troubles().chain(failed).collect()
+    }
+
+    fn end(&mut self) -> Vec<Record> {
         self.stop.store(true, Ordering::Release);
-        let Some(thread) = self.thread.take() else { return Ok(()) };
-        let ended = || Error::Unavailable { what: "the recorder".into(), why: "its thread has ended".into() };
-        thread.join().unwrap_or_else(|_| Err(ended()))
+        self.thread.take().and_then(|thread| thread.join().ok()).unwrap_or_default()
     }
 }
 
 impl Drop for Records {
     fn drop(&mut self) {
-        let _ = self.finish();
+        self.end();
     }
 }
 
@@ -115,5 +117,46 @@ impl Record {
 
     fn finish(self) -> Result<()> {
         self.recorder.map_or(Ok(()), |recorder| recorder.finish().map(|_| ()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::audio::device::{Clocked, Format, Nothing};
+    use crate::engine::live::{Doing, LineOptions, Voice};
+
+    #[derive(Parser)]
+    struct Live {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn line() -> Line {
+        let format = Format { rate: SampleRate::new(8_000).unwrap(), channels: 1, block: 64 };
+        let (source, sink) = (Box::new(Nothing::lasting(format, 8_000)), Box::new(Nothing::of(format)));
+        let device = Clocked::new("null", Some(source), Some(sink), false);
+        Line::open(Voice::Through, vec![Box::new(device)], LineOptions::default()).unwrap()
+    }
+
+    #[test]
+    fn a_run_that_never_begins_leaves_an_older_recording_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("take.wav");
+        std::fs::write(&path, "a take").unwrap();
+        let args = Live::parse_from(["live", "--record", path.to_str().unwrap()]).args;
+        drop(Records::begin(&args, &line()).unwrap());
+        assert_eq!(std::fs::read(&path).unwrap(), b"a take");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        let mut line = line();
+        let records = Records::begin(&args, &line).unwrap();
+        line.start().unwrap();
+        while line.tend() == Doing::Running {
+            std::thread::sleep(LOOK);
+        }
+        assert_eq!((records.finish(), line.stop()), (Vec::new(), None));
+        assert_eq!(crate::audio::read_path(&path).unwrap().frames(), 8_000);
     }
 }

@@ -1,4 +1,4 @@
-//! The loop beside the sound: devices are tended, recordings written, wishes passed on, and it is told how it goes.
+//! The loop beside the sound: devices are tended, wishes passed on, and it is told how it goes.
 
 use std::io::IsTerminal;
 use std::sync::atomic::Ordering;
@@ -78,13 +78,14 @@ pub fn run(mut plan: Plan) -> Result<Tally> {
     let end = reader.status(&plan.line, Some(&Doing::Done), plan.records.lost());
     // Files have their ends before anything is told that could fail.
     let failed = plan.line.stop().or(failed);
-    let recorded = plan.records.finish();
-    face.close(&end)?;
-    plan.records.troubles().for_each(|trouble| complain(&trouble));
-    recorded?;
+    let troubles = plan.records.finish();
+    let told = face.close(&end);
+    troubles.iter().for_each(|trouble| complain(trouble));
+    told?;
     match failed {
         Some(why) => Err(Error::Unavailable { what: "the line".into(), why }),
-        None => Ok(Tally::ONE),
+        None if troubles.is_empty() => Ok(Tally::ONE),
+        None => Ok(Tally { done: 0, failed: 1 }),
     }
 }
 

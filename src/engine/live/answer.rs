@@ -9,20 +9,16 @@
 //! ```
 //!
 //! Until it answers, the model takes in what is heard, sample by sample (teacher-forced); it answers from where the sound ended, not from the silence
-//! after it, and what it has said is what it goes on from when it listens again. An answer ends, too, when the model has been louder than `above` itself
-//! and then silent for the pause: a word that was said. The level is that of the last 20 ms. What is said fades in over 5 ms and ends in its last 10 ms backwards, fading ([`Gap`]). A loudspeaker that the microphone hears would answer to itself: use headphones,
+//! after it, and what it has said is what it goes on from when it listens again. An answer ends, too, when the model itself has been louder than
+//! `above` and then silent for the pause, as after a word ([`Ending`]). The level is that of the last 20 ms. What is said fades in over 5 ms and ends in its last 10 ms backwards, fading ([`Gap`]). A loudspeaker that the microphone hears would answer to itself: use headphones,
 //! or raise `above` beyond what comes back.
 
 use super::gap::Gap;
+use super::level::{Ending, Level};
 use crate::audio::mu_law::{decode, encode};
 use crate::engine::{Generator, GeneratorOptions};
 use crate::model::{Config, Model};
 use crate::{Error, Result};
-
-/// Seconds over which the level is taken.
-const LEVEL_S: f64 = 0.02;
-/// What is quieter than the threshold by so much is silence, in dB.
-const HYSTERESIS_DB: f32 = 6.0;
 
 /// When a generator answers, and how.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -74,47 +70,14 @@ enum State {
     Answering(usize),
 }
 
-/// The mean square of the last samples.
-struct Level {
-    squares: Vec<f32>,
-    at: usize,
-    /// Of all of them: a sum of floats of which each is taken out as it was put in, exact to some 10⁻¹⁶ of the greatest.
-    sum: f64,
-}
-
-impl Level {
-    fn new(samples: usize) -> Self {
-        Self { squares: vec![0.0; samples], at: 0, sum: 0.0 }
-    }
-
-    fn see(&mut self, x: f32) -> f64 {
-        // Beyond full scale nothing is louder, and a square is a number.
-        let x = x.clamp(-1.0, 1.0);
-        let count = self.squares.len();
-        if let Some(place) = self.squares.get_mut(self.at) {
-            let former = std::mem::replace(place, x * x);
-            self.sum += f64::from(*place) - f64::from(former);
-        }
-        self.at = (self.at + 1) % count;
-        self.mean()
-    }
-
-    fn mean(&self) -> f64 {
-        self.sum / self.squares.len() as f64
-    }
-}
-
 /// A generator of one channel, and whether it listens.
 pub(super) struct Answerer {
     generator: Generator,
     state: State,
+    /// Of what it hears.
     level: Level,
-    /// The level of what it says, judged a level's length at a time; samples for which that has been silent, once it has been loud.
-    own: Level,
-    silent: Option<usize>,
-    /// Mean squares: from which on something is heard, and below which it is silence.
-    above: f64,
-    below: f64,
+    /// Of what it says.
+    ending: Ending,
     pause: usize,
     longest: usize,
     gap: Gap,
@@ -146,17 +109,14 @@ impl Answerer {
         generator.keep(0);
         generator.generate(&mut [0; 64])?;
         generator.go_back(0);
-        let length = (LEVEL_S * rate) as usize + 1;
-        let power = |db: f32| 10f64.powf(f64::from(db) / 10.0);
+        let level = || Level::new(rate, options.above_db);
+        let pause = (options.pause_s * rate) as usize;
         Ok(Self {
             generator,
             state: State::Quiet,
-            level: Level::new(length),
-            own: Level::new(length),
-            silent: None,
-            above: power(options.above_db),
-            below: power(options.above_db - HYSTERESIS_DB),
-            pause: (options.pause_s * rate) as usize,
+            level: level(),
+            ending: Ending::new(level(), pause),
+            pause,
             longest: (options.longest_s * rate) as usize,
             gap: Gap::new(config.rate, 1),
             tokens: vec![0; rows],
@@ -188,9 +148,11 @@ impl Answerer {
                 (State::Hearing, State::Pausing(_)) => self.generator.keep(0),
                 (State::Pausing(_), State::Answering(_)) => {
                     self.generator.go_back(0);
-                    self.silent = None;
+                    self.ending.begin();
                 }
-                (State::Answering(_), State::Answering(said)) if self.has_ended(said) => {
+                (State::Answering(_), State::Answering(said))
+                    if self.ending.is_due(said) && self.ending.is_over() =>
+                {
                     self.state = State::Quiet;
                 }
                 _ => {}
@@ -198,27 +160,13 @@ impl Answerer {
             from += count;
         }
     }
-    /// Whether the answer is over, judged whenever it is a whole number of levels long, so that it does not depend on how calls are cut.
-    fn has_ended(&mut self, said: usize) -> bool {
-        let length = self.own.squares.len();
-        if !said.is_multiple_of(length) {
-            return false;
-        }
-        let level = self.own.mean();
-        if level > self.above {
-            self.silent = Some(0);
-        } else if level < self.below {
-            self.silent = self.silent.map(|silent| silent + length);
-        }
-        self.silent.is_some_and(|silent| silent >= self.pause)
-    }
 
     /// Follows the level until the state changes its kind, or what was said is to be judged: how many samples that takes, 1 at least.
     fn until_change(&mut self, input: &[f32]) -> usize {
         let kind = std::mem::discriminant(&self.state);
         for (n, x) in input.iter().enumerate() {
-            let level = self.level.see(*x);
-            let (loud, silent) = (level > self.above, level < self.below);
+            self.level.see(*x);
+            let (loud, silent) = (self.level.is_loud(), self.level.is_silent());
             self.state = match self.state {
                 _ if loud => State::Hearing,
                 State::Hearing if silent => State::Pausing(0),
@@ -228,8 +176,7 @@ impl Answerer {
                 State::Answering(said) => State::Answering(said + 1),
                 other => other,
             };
-            let judged =
-                matches!(self.state, State::Answering(said) if said.is_multiple_of(self.own.squares.len()));
+            let judged = matches!(self.state, State::Answering(said) if self.ending.is_due(said));
             if judged || std::mem::discriminant(&self.state) != kind {
                 return n + 1;
             }
@@ -252,7 +199,7 @@ impl Answerer {
         }
         for (y, token) in output.iter_mut().zip(tokens) {
             *y = decode(*token);
-            self.own.see(*y);
+            self.ending.see(*y);
         }
         self.gap.join(output);
     }

@@ -75,9 +75,9 @@ pub struct Line {
     playback: Slot<Mouth>,
     worker: Option<Slot<Worker>>,
     shift: Option<Shift>,
-    /// Frames that the worker is ahead, and those of a call of another clock's.
+    options: LineOptions,
+    /// Frames that the worker is ahead.
     ahead: usize,
-    waited: usize,
 }
 
 /// What the loudspeaker's call is answered by.
@@ -101,10 +101,10 @@ impl Mouth {
         }
     }
 
-    fn leave_gap(&mut self, seconds: f64) {
+    fn away(&mut self) {
         match self {
-            Self::Direct(playback) => playback.leave_gap(seconds),
-            Self::Relay(relay) => relay.leave_gap(seconds),
+            Self::Direct(playback) => playback.away(),
+            Self::Relay(relay) => relay.away(),
         }
     }
 }
@@ -119,31 +119,39 @@ struct Attached {
     /// Calls that were seen, and when they were seen to grow, or the device was last sought.
     calls: u64,
     since: Instant,
-    /// From when on no frames came that a recording knows of.
-    gone: Option<Instant>,
     /// Xruns of those before it was lost.
     xruns: u64,
     /// Why it could not be opened again.
     not_back: Option<String>,
 }
 
-/// What two devices, or the two halves of one, make the session stand between.
-fn ends(devices: &[Box<dyn Device>], options: LineOptions) -> Result<Ends> {
+/// The first device with an input, and the first with an output, by their places, and the formats of those.
+fn formats<'d>(devices: impl Iterator<Item = &'d dyn Device> + Clone) -> Result<[(usize, Format); 2]> {
     let find = |what: &str, of: fn(&dyn Device) -> Option<Format>| {
-        let found = devices.iter().find_map(|device| Some((device, of(device.as_ref())?)));
+        let found = devices.clone().enumerate().find_map(|(place, device)| Some((place, of(device)?)));
         found.ok_or_else(|| Error::input("devices", format!("one with {what}"), "none"))
     };
-    let (from, input) = find("an input", |device| device.input())?;
-    let (to, output) = find("an output", |device| device.output())?;
-    let two = !std::ptr::eq(from, to);
-    let frames = input.rate.frames_at(output.rate, input.block);
+    Ok([find("an input", |device| device.input())?, find("an output", |device| device.output())?])
+}
+
+/// Frames of the rate out that are kept in hand: a call's, between two devices, where none are asked for.
+fn margin(options: LineOptions, [(from, input), (to, output)]: [(usize, Format); 2]) -> usize {
+    let frames = input.rate.frames_at(output.rate, input.block).max(output.block);
+    options.margin.unwrap_or(if from == to { 0 } else { frames })
+}
+
+/// What two devices, or the two halves of one, make the session stand between.
+fn ends(devices: &[Box<dyn Device>], options: LineOptions) -> Result<Ends> {
+    let places = formats(devices.iter().map(AsRef::as_ref))?;
+    let [(from, input), (to, output)] = places;
+    let clock = |place: usize| devices.get(place).and_then(|device| device.clock());
     Ok(Ends {
         rate_in: input.rate,
         rate_out: output.rate,
         channels_in: input.channels,
         channels_out: output.channels,
-        two_clocks: two && (from.clock().is_none() || from.clock() != to.clock()),
-        margin: options.margin.unwrap_or(if two { frames.max(output.block) } else { 0 }),
+        two_clocks: from != to && (clock(from).is_none() || clock(from) != clock(to)),
+        margin: margin(options, places),
         burst: burst(input.rate, input.block.max(output.rate.frames_at(input.rate, output.block))),
     })
 }
@@ -168,9 +176,7 @@ impl Line {
         let ends = ends(&devices, options)?;
         let (session, remote) = Session::open(voice, ends, options.mix)?;
         let (capture, playback, gauges) = wire(session);
-        let heard = devices.iter().find_map(|device| device.input()).map_or(0, |format| format.block);
-        let waited = if ends.two_clocks { ends.rate_in.frames_at(ends.rate_out, heard) } else { 0 };
-        let block = devices.iter().find_map(|device| device.output()).map_or(1, |format| format.block);
+        let [_, (_, Format { block, .. })] = formats(devices.iter().map(AsRef::as_ref))?;
         let (mouth, worker) = if options.worker {
             let (worker, relay) = relay(playback, block, BLOCKS);
             (Mouth::Relay(relay), Some(Slot::new(worker)))
@@ -183,7 +189,6 @@ impl Line {
             health: Arc::default(),
             calls: 0,
             since: Instant::now(),
-            gone: None,
             xruns: 0,
             not_back: None,
         });
@@ -196,20 +201,19 @@ impl Line {
             playback: Slot::new(mouth),
             ahead: if worker.is_some() { BLOCKS * block } else { 0 },
             worker,
-            waited,
+            options,
             shift: None,
         })
     }
 
+    /// The formats of the devices that are heard and that are played to.
+    fn formats(&self) -> Option<[(usize, Format); 2]> {
+        formats(self.attached.iter().map(|attached| attached.device.as_ref())).ok()
+    }
+
     /// Frames of the devices' calls, as a rule: those that come and those that go.
     pub fn blocks(&self) -> [usize; 2] {
-        let find = |of: fn(&dyn Device) -> Option<Format>| {
-            self.attached
-                .iter()
-                .find_map(|attached| of(attached.device.as_ref()))
-                .map_or(1, |format| format.block)
-        };
-        [find(|device| device.input()), find(|device| device.output())]
+        self.formats().map_or([1; 2], |places| places.map(|(_, format)| format.block))
     }
 
     /// What the session stands between.
@@ -262,11 +266,16 @@ impl Line {
         self.attached.iter_mut().try_for_each(|attached| attached.start(&capture, &playback))
     }
 
-    /// How late what is said is, in parts. What a worker is ahead counts as kept in hand, and between two clocks a call of the microphone's, which
-    /// is waited for.
+    /// How late what is said is, in parts, from a call to a call. What a worker is ahead counts as kept in hand, and between two clocks a call of the
+    /// loudspeaker's, which is there beforehand. A device that came back with longer calls makes it that much more at most.
     pub fn latency(&self) -> Latency {
         let latency = self.remote.latency();
-        let more = self.ahead + self.waited;
+        let more = self.formats().map_or(0, |places| {
+            let [_, (_, Format { block, .. })] = places;
+            let waited = if self.ends.two_clocks { block } else { 0 };
+            margin(self.options, places).saturating_sub(self.ends.margin) + waited
+        });
+        let more = more + self.ahead;
         Latency { margin: latency.margin + more, total: latency.total + more, ..latency }
     }
 
@@ -279,8 +288,9 @@ impl Line {
     pub fn tend(&mut self) -> Doing {
         self.remote.tidy();
         let (capture, playback) = (self.capture.clone(), self.playback.clone());
+        let most = self.worker.as_ref().map(|_| self.ahead);
         let all: Vec<Doing> =
-            self.attached.iter_mut().map(|attached| attached.tend(&capture, &playback)).collect();
+            self.attached.iter_mut().map(|attached| attached.tend(&capture, &playback, most)).collect();
         let first = |wanted: fn(&Doing) -> bool| all.iter().find(|doing| wanted(doing)).cloned();
         first(|doing| *doing == Doing::Done)
             .or_else(|| first(|doing| matches!(doing, Doing::Lost(_))))
@@ -317,16 +327,6 @@ impl Attached {
 
     fn try_start(&mut self, capture: &Slot<Capture>, playback: &Slot<Mouth>) -> Result<()> {
         let (capture, playback) = (capture.clone(), playback.clone());
-        // Before the first frame comes again. If none does, the next try tells of the rest.
-        if let Some(gone) = &mut self.gone {
-            let seconds = std::mem::replace(gone, Instant::now()).elapsed().as_secs_f64();
-            if self.device.input().is_some() {
-                capture.with(|capture| capture.leave_gap(seconds));
-            }
-            if self.device.output().is_some() {
-                playback.with(|playback| playback.leave_gap(seconds));
-            }
-        }
         let mut calls = Calls::default();
         if self.device.input().is_some() {
             calls.hear = Some(Box::new(move |frames| _ = capture.with(|capture| capture.push(frames))));
@@ -339,11 +339,23 @@ impl Attached {
             }));
         }
         self.running = Some(self.device.start(calls, &self.health)?);
-        (self.calls, self.since, self.gone) = (0, Instant::now(), None);
+        (self.calls, self.since) = (0, Instant::now());
         Ok(())
     }
 
-    fn tend(&mut self, capture: &Slot<Capture>, playback: &Slot<Mouth>) -> Doing {
+    /// A worker is only so far ahead.
+    fn fits(&self, most: Option<usize>) -> Result<()> {
+        match (self.device.output(), most) {
+            (Some(Format { block, .. }), Some(most)) if block > most => {
+                let expected = format!("blocks of at most {most} frames, which is what the worker is ahead");
+                Err(Error::input(self.device.name(), expected, block.to_string()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Looks after the device; one that is back is not to ask for more frames at once than `most`.
+    fn tend(&mut self, capture: &Slot<Capture>, playback: &Slot<Mouth>, most: Option<usize>) -> Doing {
         if self.health.is_done() {
             return Doing::Done;
         }
@@ -357,14 +369,21 @@ impl Attached {
         let name = self.device.name().to_string();
         let back = self.not_back.as_ref().map_or(String::new(), |error| format!("; not back: {error}"));
         let lost = Doing::Lost(format!("{name}: {why}{back}"));
+        // Whoever records finds silence meanwhile.
+        if self.device.input().is_some() {
+            capture.with(Capture::away);
+        }
+        if self.device.output().is_some() {
+            playback.with(Mouth::away);
+        }
         if self.running.take().is_some() {
-            self.gone = Some(self.since);
             self.since = Instant::now();
         } else if self.device.comes_back() && self.since.elapsed() > RETRY {
             self.since = Instant::now();
             let former = std::mem::take(&mut self.health);
             self.xruns += former.xruns.load(Ordering::Relaxed);
-            match self.device.reopen().and_then(|()| self.start(capture, playback)) {
+            let back = self.device.reopen().and_then(|()| self.fits(most));
+            match back.and_then(|()| self.start(capture, playback)) {
                 Ok(()) => {
                     self.not_back = None;
                     return Doing::Running;

@@ -27,6 +27,7 @@ mod chain;
 mod drift;
 mod exchange;
 mod gap;
+mod level;
 mod line;
 mod load;
 mod queue;

@@ -11,7 +11,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringbuf::traits::{Consumer, Observer, Producer, Split};
 use ringbuf::{HeapCons, HeapProd, HeapRb};
@@ -19,8 +19,8 @@ use ringbuf::{HeapCons, HeapProd, HeapRb};
 use super::gap::Gap;
 use super::session::Counts;
 use super::slot::Slot;
-use super::tap::{Tap, Tapped, tap};
-use super::wire::{Playback, TAP_S};
+use super::tap::{Tapped, Taps};
+use super::wire::Playback;
 use crate::{Error, Result};
 
 /// How long a worker sleeps that has nothing to do.
@@ -30,12 +30,12 @@ const NAP: Duration = Duration::from_micros(200);
 pub struct Relay {
     ring: HeapCons<f32>,
     channels: usize,
-    rate: u32,
+    epoch: Instant,
     gap: Gap,
     /// Frames that were bridged, and that the worker has not left out yet.
     owed: Arc<AtomicUsize>,
     counts: Arc<Counts>,
-    taps: Vec<Tap>,
+    taps: Taps,
 }
 
 /// What the worker's thread calls.
@@ -57,21 +57,19 @@ pub fn relay(playback: Playback, block: usize, blocks: usize) -> (Worker, Relay)
     let owed = Arc::<AtomicUsize>::default();
     let worker = Worker { playback, ring: producer, block: vec![0.0; samples], owed: owed.clone() };
     let gap = Gap::new(rate, channels);
-    (worker, Relay { ring: consumer, channels, rate, gap, owed, counts, taps: Vec::new() })
+    let (taps, epoch) = (Taps::new(f64::from(rate), channels), Instant::now());
+    (worker, Relay { ring: consumer, channels, epoch, gap, owed, counts, taps })
 }
 
 impl Relay {
     /// Gives a copy of what is said to whoever takes it within two seconds. Allocates: before the device starts.
     pub fn tap(&mut self) -> Tapped {
-        let (own, given) = tap((TAP_S * f64::from(self.rate)) as usize, self.channels);
-        self.taps.push(own);
-        given
+        self.taps.tap()
     }
 
-    /// So many seconds there was no device; off the audio threads.
-    pub(super) fn leave_gap(&mut self, seconds: f64) {
-        let frames = (seconds * f64::from(self.rate)) as u64;
-        self.taps.iter_mut().for_each(|tap| tap.leave_gap(frames));
+    /// The device is away; off the audio threads.
+    pub(super) fn away(&mut self) {
+        self.taps.away(self.epoch.elapsed().as_secs_f64());
     }
 
     /// Fills the frames that the device asks for, channels side by side.
@@ -85,7 +83,7 @@ impl Relay {
         let missing = unknown.len() / self.channels;
         self.counts.missed(missing);
         self.owed.fetch_add(missing, Ordering::Relaxed);
-        self.taps.iter_mut().for_each(|tap| tap.push(frames));
+        self.taps.push(frames, self.epoch.elapsed().as_secs_f64());
     }
 }
 

@@ -42,6 +42,7 @@ struct Queues {
     commands: ArrayQueue<Command>,
     chains: Exchange<Chain>,
 }
+
 /// What a session counts, for whoever looks. All are since the beginning, but for the peaks, which begin anew when they are taken.
 #[derive(Debug, Default)]
 pub struct Counts {
@@ -193,6 +194,7 @@ impl Session {
             Remote { ends, latency: chain.latency(), queues: queues.clone(), counts: counts.clone() };
         remote.mix(mix)?;
         let rate = ends.rate_out.hz();
+        counts.feel(chain.mood());
         let session = Self {
             chain,
             next: None,

@@ -1,4 +1,6 @@
 //! A copy of frames for whoever records or looks, without waiting for them.
+//!
+//! Where a device is away, no frames come: the time that passes is told as silence, in its place, so that what is recorded lasts as long as it took.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,8 +10,11 @@ use ringbuf::{HeapCons, HeapProd, HeapRb};
 
 use super::queue::ArrayQueue;
 
-/// Times without frames that may wait to be taken.
-const GAPS: usize = 16;
+/// Seconds of frames that a tap holds.
+const ROOM_S: f64 = 2.0;
+/// Silences that may wait to be taken, and the seconds of each while it goes on.
+const SILENCES: usize = 16;
+const SILENCE_S: f64 = 0.5;
 
 /// Frames of silence after so many frames of sound.
 struct Silence {
@@ -17,37 +22,89 @@ struct Silence {
     frames: u64,
 }
 
-/// The end that is written to.
-pub(super) struct Tap {
+/// The end of a copy that is written to.
+struct Tap {
     ring: HeapProd<f32>,
     channels: usize,
     lost: Arc<AtomicU64>,
     pushed: u64,
-    gaps: Arc<ArrayQueue<Silence>>,
+    silences: Arc<ArrayQueue<Silence>>,
 }
 
-/// The end that is read from.
+/// The end of a copy that is read from.
 pub struct Tapped {
     ring: HeapCons<f32>,
     channels: usize,
     /// Frames that found no room.
     pub lost: Arc<AtomicU64>,
     taken: u64,
-    gaps: Arc<ArrayQueue<Silence>>,
+    silences: Arc<ArrayQueue<Silence>>,
     /// The next silence, as far as it is not taken.
-    gap: Option<Silence>,
+    silence: Option<Silence>,
 }
 
-pub(super) fn tap(frames: usize, channels: usize) -> (Tap, Tapped) {
-    let (producer, consumer) = HeapRb::new(frames.max(1) * channels).split();
-    let (lost, gaps) = (Arc::<AtomicU64>::default(), Arc::new(ArrayQueue::new(GAPS)));
-    let tap = Tap { ring: producer, channels, lost: lost.clone(), pushed: 0, gaps: gaps.clone() };
-    (tap, Tapped { ring: consumer, channels, lost, taken: 0, gaps, gap: None })
+/// The copies of one end of a session.
+pub(super) struct Taps {
+    taps: Vec<Tap>,
+    rate: f64,
+    channels: usize,
+    /// The time, in seconds, until which frames or silence were told, and whether the device is away.
+    until: f64,
+    away: bool,
+}
+
+impl Taps {
+    pub(super) fn new(rate: f64, channels: usize) -> Self {
+        Self { taps: Vec::new(), rate, channels, until: 0.0, away: false }
+    }
+
+    /// Another copy, for whoever takes it within two seconds. Allocates: before the device starts.
+    pub(super) fn tap(&mut self) -> Tapped {
+        let frames = (ROOM_S * self.rate) as usize;
+        let (producer, consumer) = HeapRb::new(frames.max(1) * self.channels).split();
+        let (lost, silences) = (Arc::<AtomicU64>::default(), Arc::new(ArrayQueue::new(SILENCES)));
+        let channels = self.channels;
+        self.taps.push(Tap {
+            ring: producer,
+            channels,
+            lost: lost.clone(),
+            pushed: 0,
+            silences: silences.clone(),
+        });
+        Tapped { ring: consumer, channels, lost, taken: 0, silences, silence: None }
+    }
+
+    /// Copies frames of which the first is of this time.
+    pub(super) fn push(&mut self, frames: &[f32], from: f64) {
+        if std::mem::take(&mut self.away) {
+            self.pass(from);
+        }
+        self.until = from + (frames.len() / self.channels) as f64 / self.rate;
+        self.taps.iter_mut().for_each(|tap| tap.push(frames));
+    }
+
+    /// The device is away, at this time: what has passed is silence, told in pieces while it lasts. For whoever looks after the device.
+    pub(super) fn away(&mut self, now: f64) {
+        // Before the first frame nothing is recorded.
+        self.away = self.until > 0.0;
+        if self.away && now - self.until > SILENCE_S {
+            self.pass(now);
+        }
+    }
+
+    /// Silence until this time.
+    fn pass(&mut self, now: f64) {
+        let frames = ((now - self.until) * self.rate) as u64;
+        if frames > 0 {
+            self.until += frames as f64 / self.rate;
+            self.taps.iter_mut().for_each(|tap| tap.pass(frames));
+        }
+    }
 }
 
 impl Tap {
     /// Copies frames; those that find no room are counted.
-    pub(super) fn push(&mut self, frames: &[f32]) {
+    fn push(&mut self, frames: &[f32]) {
         let room = self.ring.vacant_len() / self.channels * self.channels;
         let taken = frames.get(..room.min(frames.len())).unwrap_or_default();
         self.ring.push_slice(taken);
@@ -55,9 +112,8 @@ impl Tap {
         self.lost.fetch_add(((frames.len() - taken.len()) / self.channels) as u64, Ordering::Relaxed);
     }
 
-    /// Frames that never came, as there was no device: whoever takes finds silence in their place.
-    pub(super) fn leave_gap(&mut self, frames: u64) {
-        if self.gaps.push(Silence { at: self.pushed, frames }).is_err() {
+    fn pass(&mut self, frames: u64) {
+        if self.silences.push(Silence { at: self.pushed, frames }).is_err() {
             self.lost.fetch_add(frames, Ordering::Relaxed);
         }
     }
@@ -73,24 +129,21 @@ impl Tapped {
     pub fn take<'a>(&mut self, frames: &'a mut [f32]) -> &'a [f32] {
         // A silence is told of before the frames after it come, so it is looked for after those that are there.
         let there = (self.ring.occupied_len() / self.channels) as u64;
-        self.gap = self.gap.take().or_else(|| self.gaps.pop());
+        self.silence = self.silence.take().or_else(|| self.silences.pop());
         let fits = (frames.len() / self.channels) as u64;
-        let sound =
-            self.gap.as_ref().map_or(there, |gap| there.min(gap.at.saturating_sub(self.taken))).min(fits);
+        let before = self.silence.as_ref().map_or(there, |next| next.at.saturating_sub(self.taken));
+        let sound = there.min(before).min(fits);
         let count = sound as usize * self.channels;
         let count = frames.get_mut(..count).map_or(0, |frames| self.ring.pop_slice(frames));
-        self.taken += (count / self.channels) as u64;
-        let silence = match &mut self.gap {
-            Some(gap) if gap.at == self.taken => gap.frames.min(fits - sound),
+        self.taken += sound;
+        let quiet = match &self.silence {
+            Some(next) if next.at == self.taken => next.frames.min(fits - sound),
             _ => 0,
         };
-        let end = count + silence as usize * self.channels;
+        let end = count + quiet as usize * self.channels;
         frames.get_mut(count..end).unwrap_or_default().fill(0.0);
-        self.gap = self
-            .gap
-            .take()
-            .map(|gap| Silence { frames: gap.frames - silence, ..gap })
-            .filter(|gap| gap.frames > 0);
+        let left = |next: Silence| Silence { frames: next.frames - quiet, ..next };
+        self.silence = self.silence.take().map(left).filter(|next| next.frames > 0);
         frames.get(..end).unwrap_or_default()
     }
 }
@@ -100,13 +153,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gap_is_silence_at_its_place() {
-        let (mut own, mut given) = tap(8, 2);
-        own.push(&[1.0; 6]);
-        own.leave_gap(5);
-        own.push(&[2.0; 4]);
-        own.leave_gap(1);
-        own.leave_gap(2);
+    fn the_time_without_a_device_is_silence_at_its_place() {
+        let mut taps = Taps::new(8.0, 2);
+        let mut given = taps.tap();
+        taps.away(0.1);
+        taps.push(&[1.0; 6], 1.0);
+        // Until 1.375; a second later it is back, told in two pieces, and a second after that it is away for good.
+        taps.away(1.4);
+        taps.away(2.0);
+        taps.push(&[2.0; 4], 2.375);
+        taps.away(3.625);
         let mut all = Vec::new();
         let mut place = [9.0; 7];
         loop {
@@ -114,14 +170,14 @@ mod tests {
             if taken.is_empty() {
                 break;
             }
-            assert!(taken.len() <= 6 && taken.len() % 2 == 0, "whole frames");
+            assert!(taken.len() <= 6 && taken.len().is_multiple_of(2), "whole frames");
             all.extend_from_slice(taken);
         }
         let of = |sample: f32, frames: usize| vec![sample; 2 * frames];
-        assert_eq!(all, [of(1.0, 3), of(0.0, 5), of(2.0, 2), of(0.0, 3)].concat());
-        // More than are kept count as lost, as does what finds no room.
-        (0..20).for_each(|_| own.leave_gap(3));
-        own.push(&[1.0; 20]);
-        assert_eq!(given.lost.load(Ordering::Relaxed), 4 * 3 + 2);
+        assert_eq!(all, [of(1.0, 3), of(0.0, 8), of(2.0, 2), of(0.0, 8)].concat());
+        // What finds no room counts as lost.
+        (1..=20).for_each(|n| taps.away(3.625 + f64::from(n)));
+        taps.push(&[1.0; 40], 23.625);
+        assert_eq!(given.lost.load(Ordering::Relaxed), 4 * 8 + 4);
     }
 }

@@ -21,10 +21,8 @@ use super::chain::BLOCK;
 use super::drift::{Course, Follower};
 use super::load::Load;
 use super::session::{Counts, Session};
-use super::tap::{Tap, Tapped, tap};
+use super::tap::{Tapped, Taps};
 
-/// Frames of time that a tap holds.
-pub(super) const TAP_S: f64 = 2.0;
 /// The most that a call hears, in times of what it is to say.
 const CATCH_UP: f64 = 8.0;
 /// How long the first calls are watched.
@@ -50,7 +48,7 @@ pub struct Capture {
     pushed: u64,
     clock: Arc<Clock>,
     lost: Arc<AtomicU64>,
-    taps: Vec<Tap>,
+    taps: Taps,
 }
 
 /// What the playback callback calls.
@@ -75,7 +73,7 @@ pub struct Playback {
     /// Frames that were missing or left out until now.
     trouble: u64,
     gauges: Gauges,
-    taps: Vec<Tap>,
+    taps: Taps,
 }
 
 /// What whoever looks may ask of a wire.
@@ -121,7 +119,7 @@ pub fn wire(session: Session) -> (Capture, Playback, Gauges) {
         pushed: 0,
         clock: clock.clone(),
         lost: gauges.lost.clone(),
-        taps: Vec::new(),
+        taps: Taps::new(rates[0], ends.channels_in),
     };
     let playback = Playback {
         ring: consumer,
@@ -140,7 +138,7 @@ pub fn wire(session: Session) -> (Capture, Playback, Gauges) {
         most: [0.0; 2],
         trouble: 0,
         gauges: gauges.clone(),
-        taps: Vec::new(),
+        taps: Taps::new(rates[1], ends.channels_out),
     };
     (capture, playback, gauges)
 }
@@ -148,14 +146,12 @@ pub fn wire(session: Session) -> (Capture, Playback, Gauges) {
 impl Capture {
     /// Gives a copy of what comes to whoever takes it within two seconds. Allocates: before the device starts.
     pub fn tap(&mut self) -> Tapped {
-        let (own, given) = tap((TAP_S * self.rate) as usize, self.channels);
-        self.taps.push(own);
-        given
+        self.taps.tap()
     }
 
-    /// So many seconds there was no device; off the audio threads.
-    pub(super) fn leave_gap(&mut self, seconds: f64) {
-        self.taps.iter_mut().for_each(|tap| tap.leave_gap((seconds * self.rate) as u64));
+    /// The device is away; off the audio threads.
+    pub(super) fn away(&mut self) {
+        self.taps.away(self.epoch.elapsed().as_secs_f64());
     }
 
     /// Hands frames on, channels side by side.
@@ -167,7 +163,7 @@ impl Capture {
     /// The same, so many seconds after the wire was made.
     pub(super) fn push_at(&mut self, frames: &[f32], now: f64) {
         let frames = frames.get(..frames.len() / self.channels * self.channels).unwrap_or_default();
-        self.taps.iter_mut().for_each(|tap| tap.push(frames));
+        self.taps.push(frames, now - (frames.len() / self.channels) as f64 / self.rate);
         let room = self.ring.vacant_len() / self.channels * self.channels;
         let (taken, lost) = frames.split_at(room.min(frames.len()));
         self.ring.push_slice(taken);
@@ -182,9 +178,7 @@ impl Capture {
 impl Playback {
     /// Gives a copy of what is said to whoever takes it within two seconds. Allocates: before the device starts.
     pub fn tap(&mut self) -> Tapped {
-        let (own, given) = tap((TAP_S * self.rates[1]) as usize, self.channels);
-        self.taps.push(own);
-        given
+        self.taps.tap()
     }
 
     /// Fills the frames that the device asks for, channels side by side.
@@ -211,12 +205,12 @@ impl Playback {
         } else {
             frames.fill(0.0);
         }
-        self.taps.iter_mut().for_each(|tap| tap.push(frames));
+        self.taps.push(frames, now);
     }
 
-    /// So many seconds there was no device; off the audio threads.
-    pub(super) fn leave_gap(&mut self, seconds: f64) {
-        self.taps.iter_mut().for_each(|tap| tap.leave_gap((seconds * self.rates[1]) as u64));
+    /// The device is away; off the audio threads.
+    pub(super) fn away(&mut self) {
+        self.taps.away(self.epoch.elapsed().as_secs_f64());
     }
 
     pub(super) fn channels(&self) -> usize {

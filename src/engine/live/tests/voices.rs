@@ -67,6 +67,41 @@ fn an_answer_is_what_the_model_goes_on_with_from_where_the_sound_ended() {
 }
 
 #[test]
+fn a_word_ends_its_answer_however_calls_are_cut() {
+    use crate::engine::GeneratorOptions;
+    let model = crate::engine::bundled::open("digits").unwrap();
+    let own = AnswerOptions::of(&model);
+    let (rate, longest) = (8_000, 1.0);
+    let mut input = sine(300.0, rate, 4_000);
+    input.resize(14_400, 0.0);
+    // One of the first few is a word and no more.
+    let ended = (0..8).any(|seed| {
+        let generator = GeneratorOptions { seed, ..own.generator };
+        let options = AnswerOptions { generator, pause_s: 0.2, longest_s: longest, ..own };
+        let said = [&[64][..], &[7, 300, 1]].map(|blocks| {
+            let (mut session, remote) =
+                Session::open(Voice::Answer(&model, options), ends(rate, 1), 1.0).unwrap();
+            assert_eq!(remote.counts().mood(), Some(Mood::Listening));
+            let (first, rest) = input.split_at(6_400);
+            let mut said = run(&mut session, &first[..3_200], blocks);
+            assert_eq!(remote.counts().mood(), Some(Mood::Hearing));
+            said.extend(run(&mut session, &first[3_200..], blocks));
+            assert_eq!(remote.counts().mood(), Some(Mood::Answering));
+            said.extend(run(&mut session, rest, blocks));
+            assert_eq!(remote.counts().mood(), Some(Mood::Listening));
+            said
+        });
+        assert!(said[0] == said[1], "seed {seed}");
+        let begun = said[0].iter().position(|y| *y != 0.0).unwrap();
+        let last = said[0].iter().rposition(|y| *y != 0.0).unwrap();
+        let lasted = (last - begun) as f64 / f64::from(rate);
+        assert!((5_600..5_800).contains(&begun) && lasted < longest + 0.02, "{begun}, {lasted}");
+        lasted < longest - 0.1
+    });
+    assert!(ended);
+}
+
+#[test]
 fn voices_are_of_their_kinds() {
     let (filter, generator) = (model(1, 3), generator());
     let options = AnswerOptions::of(&generator);
