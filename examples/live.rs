@@ -5,7 +5,7 @@ use cascabel::engine::bundled;
 use cascabel::engine::live::{Doing, Line, LineOptions};
 use std::{io, sync::mpsc, thread, time::Duration};
 
-fn main() -> cascabel::Result<()> {
+fn run() -> cascabel::Result<()> {
     let ids: Vec<String> = std::env::args().skip(1).collect();
     let (input, output) = (ids.first().map(String::as_str), ids.get(1).map(String::as_str));
     let open = |id, way| Card::open(id, way, Wanted { channels: Some(1), ..Wanted::default() });
@@ -15,19 +15,24 @@ fn main() -> cascabel::Result<()> {
     // Everything is allocated and its latency known before the first frame comes.
     let model = bundled::open(bundled::DEFAULT)?;
     let mut line = Line::open(&model, devices, LineOptions::default())?;
-    let (latency, rate) = (line.remote.latency().total, line.ends().rate_out);
-    println!("{} frames late at {rate}; Enter ends", latency);
+    println!("{} frames late at {}; Enter ends", line.latency().total, line.ends().rate_out);
     line.start()?;
 
     let (enter, pressed) = mpsc::channel();
     thread::spawn(move || enter.send(io::stdin().read_line(&mut String::new())));
     while pressed.recv_timeout(Duration::from_millis(200)).is_err() {
-        if let Doing::Lost(what) = line.tend() {
-            eprintln!("{what}");
+        match line.tend() {
+            Doing::Lost(what) => println!("lost: {what}"),
+            _ => {
+                let (input, output) = line.remote.counts().take_peaks();
+                let load = 100.0 * line.gauges.load.take().mean;
+                println!("in {input:.3}  out {output:.3}  load {load:.0}%");
+            }
         }
-        let (input, output) = line.remote.counts().take_peaks();
-        let load = line.gauges.load.take();
-        println!("in {input:.3}  out {output:.3}  load {:.0}%", load.mean * 100.0);
     }
     Ok(())
+}
+
+fn main() -> Result<(), String> {
+    run().map_err(|error| error.to_string())
 }

@@ -61,21 +61,21 @@ pub struct Args {
     #[arg(long, value_name = "0..1", default_value_t = 1.0, allow_negative_numbers = true)]
     mix: f32,
     /// Frames a second of both devices, 48000 where they have it without it; a file that is heard has its own
-    #[arg(long, value_name = "HZ")]
+    #[arg(long, value_name = "HZ", allow_negative_numbers = true)]
     rate: Option<u32>,
     /// Frames of a call; 512 without it, with JACK its period
-    #[arg(long, value_name = "FRAMES")]
+    #[arg(long, value_name = "FRAMES", allow_negative_numbers = true)]
     block: Option<usize>,
-    /// Channels of both devices, their own, at most 2, without it; a file that is heard has its own
-    #[arg(long, value_name = "N")]
+    /// Channels of both devices, 1 to 26; without it their own, at most 2; a file that is heard has its own
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     channels: Option<usize>,
     /// Frames kept in hand, so that a call that comes late finds something; a block between two devices without it
-    #[arg(long, value_name = "FRAMES")]
+    #[arg(long, value_name = "FRAMES", allow_negative_numbers = true)]
     margin: Option<usize>,
     /// Run the model on a thread of its own, at real-time priority where that is allowed, two blocks ahead of the loudspeaker: for large models
     #[arg(long)]
     worker: bool,
-    /// Write what is played to a WAV file too
+    /// Write what is played to a WAV file too, from the device's first frame on; one of that name is replaced when it ends
     #[arg(long, value_name = "FILE.wav")]
     record: Option<PathBuf>,
     /// Write what is heard to a WAV file too
@@ -90,7 +90,7 @@ pub struct Args {
     /// End after so many seconds of the clock's, whatever the sound
     #[arg(long, value_name = "S", allow_negative_numbers = true)]
     seconds: Option<f64>,
-    /// JSON lines on a terminal too
+    /// JSON lines on a terminal too; keys are lines then
     #[arg(long)]
     json: bool,
 }

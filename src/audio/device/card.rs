@@ -79,14 +79,19 @@ impl Card {
                 Some(id) => vec![find(id, way)?.ok_or_else(|| unknown(id, way))?],
                 None => defaults(way),
             };
-            let mut first = None;
+            let mut errors = Vec::new();
             for device in devices {
                 match Self::settle(device, way, wanted) {
                     Ok(card) => return Ok(card),
-                    Err(error) => first = first.or(Some(error)),
+                    Err(error) => errors.push(error),
                 }
             }
-            Err(first.unwrap_or_else(|| unknown("the default device", way)))
+            // What is there and lacks what was asked for tells more than what cannot be opened.
+            let telling = errors.iter().position(|error| matches!(error, Error::Input { .. }));
+            match errors.is_empty() {
+                true => Err(unknown("the default device", way)),
+                false => Err(errors.swap_remove(telling.unwrap_or(0))),
+            }
         })
     }
 
@@ -211,8 +216,15 @@ impl Device for Card {
             let gone = || Error::Unavailable { what: self.name.clone(), why: "it is not there".into() };
             let device = find(&self.name, self.way)?.ok_or_else(gone)?;
             // A server that was started anew may have other blocks.
-            Self::settle(device.clone(), self.way, wanted)
-                .or_else(|_| Self::settle(device, self.way, Wanted { block: None, ..wanted }))
+            let back = Self::settle(device.clone(), self.way, wanted)
+                .or_else(|_| Self::settle(device, self.way, Wanted { block: None, ..wanted }));
+            back.map_err(|error| match error {
+                Error::Input { .. } => Error::Unavailable {
+                    what: self.name.clone(),
+                    why: format!("it is there, but without {rate} and {channels} channels"),
+                },
+                other => other,
+            })
         })?;
         Ok(())
     }

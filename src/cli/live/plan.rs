@@ -155,6 +155,11 @@ fn check(args: &Args) -> Result<Option<SampleRate>> {
     if let Some(seconds) = args.seconds.filter(|seconds| !(*seconds > 0.0 && seconds.is_finite())) {
         return Err(Error::input("--seconds", "more than 0", seconds.to_string()));
     }
+    for (name, path) in [("--record", &args.record), ("--record-input", &args.record_input)] {
+        if path.as_deref() == Some(Path::new("-")) {
+            return Err(Error::input(name, "a file: standard output tells how it goes", "-"));
+        }
+    }
     for (name, id) in [("--input", &args.input), ("--output", &args.output)] {
         if matches!(End::of(id), End::File(path) if path.as_os_str().is_empty()) {
             return Err(Error::input(name, "file:PATH", "file: without a path"));

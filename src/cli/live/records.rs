@@ -71,7 +71,7 @@ impl Records {
         self.troubles.try_iter()
     }
 
-    /// Frames that found no room, as a disk was too slow.
+    /// Frames that found no room, as a disk was too slow or full.
     pub fn lost(&self) -> u64 {
         self.lost.iter().map(|lost| lost.load(Ordering::Relaxed)).sum()
     }
@@ -102,9 +102,14 @@ impl Record {
             if frames.is_empty() {
                 return;
             }
-            let Some(recorder) = &mut self.recorder else { continue };
+            let count = (frames.len() / self.tapped.channels()) as u64;
+            let Some(recorder) = &mut self.recorder else {
+                self.tapped.lost.fetch_add(count, Ordering::Relaxed);
+                continue;
+            };
             if let Err(error) = recorder.push(frames) {
                 let path = self.path.display();
+                self.tapped.lost.fetch_add(count, Ordering::Relaxed);
                 let _ = tell.send(format!("{error}; {path} ends here, the sound goes on"));
                 // What is in it is kept.
                 let kept = self.recorder.take().map_or(Ok(()), |recorder| recorder.finish().map(|_| ()));

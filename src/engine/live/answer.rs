@@ -93,9 +93,9 @@ impl Answerer {
         config.of_mu_law()?;
         let rate = f64::from(config.rate);
         for (what, value, range) in [
-            ("level to listen above", f64::from(options.above_db), -100.0..=0.0),
-            ("pause before an answer", options.pause_s, 0.02..=60.0),
-            ("longest answer", options.longest_s, 0.1..=3_600.0),
+            ("above", f64::from(options.above_db), -100.0..=0.0),
+            ("pause", options.pause_s, 0.02..=60.0),
+            ("longest", options.longest_s, 0.1..=3_600.0),
         ] {
             if !range.contains(&value) {
                 let expected = format!("{} to {}", range.start(), range.end());

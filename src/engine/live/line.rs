@@ -78,6 +78,8 @@ pub struct Line {
     options: LineOptions,
     /// Frames that the worker is ahead.
     ahead: usize,
+    /// When lost devices were sought last, all at once: they come back as they were, together.
+    sought: Instant,
 }
 
 /// What the loudspeaker's call is answered by.
@@ -101,10 +103,10 @@ impl Mouth {
         }
     }
 
-    fn away(&mut self) {
+    fn away(&mut self, end: bool) {
         match self {
-            Self::Direct(playback) => playback.away(),
-            Self::Relay(relay) => relay.away(),
+            Self::Direct(playback) => playback.away(end),
+            Self::Relay(relay) => relay.away(end),
         }
     }
 }
@@ -116,7 +118,7 @@ struct Attached {
     device: Box<dyn Device>,
     running: Option<Running>,
     health: Arc<Health>,
-    /// Calls that were seen, and when they were seen to grow, or the device was last sought.
+    /// Calls that were seen, and when they were seen to grow.
     calls: u64,
     since: Instant,
     /// Xruns of those before it was lost.
@@ -175,8 +177,11 @@ impl Line {
     ) -> Result<Self> {
         let ends = ends(&devices, options)?;
         let (session, remote) = Session::open(voice, ends, options.mix)?;
-        let (capture, playback, gauges) = wire(session);
-        let [_, (_, Format { block, .. })] = formats(devices.iter().map(AsRef::as_ref))?;
+        let (capture, mut playback, gauges) = wire(session);
+        let [(from, _), (to, Format { block, .. })] = formats(devices.iter().map(AsRef::as_ref))?;
+        if from == to {
+            playback.keep_step();
+        }
         let (mouth, worker) = if options.worker {
             let (worker, relay) = relay(playback, block, BLOCKS);
             (Mouth::Relay(relay), Some(Slot::new(worker)))
@@ -202,6 +207,7 @@ impl Line {
             ahead: if worker.is_some() { BLOCKS * block } else { 0 },
             worker,
             options,
+            sought: Instant::now(),
             shift: None,
         })
     }
@@ -289,8 +295,15 @@ impl Line {
         self.remote.tidy();
         let (capture, playback) = (self.capture.clone(), self.playback.clone());
         let most = self.worker.as_ref().map(|_| self.ahead);
-        let all: Vec<Doing> =
-            self.attached.iter_mut().map(|attached| attached.tend(&capture, &playback, most)).collect();
+        let due = self.sought.elapsed() > RETRY;
+        if due {
+            self.sought = Instant::now();
+        }
+        let all: Vec<Doing> = self
+            .attached
+            .iter_mut()
+            .map(|attached| attached.tend(&capture, &playback, due.then_some(most)))
+            .collect();
         let first = |wanted: fn(&Doing) -> bool| all.iter().find(|doing| wanted(doing)).cloned();
         first(|doing| *doing == Doing::Done)
             .or_else(|| first(|doing| matches!(doing, Doing::Lost(_))))
@@ -301,6 +314,8 @@ impl Line {
     pub fn stop(&mut self) -> Option<String> {
         // The loudspeaker, which comes last, first: it wants what the microphone hears.
         self.attached.iter_mut().rev().for_each(|attached| attached.running = None);
+        let lost = self.attached.iter().filter(|attached| attached.health.lost().is_some());
+        lost.for_each(|attached| attached.silence(&self.capture, &self.playback, true));
         self.shift = None;
         self.failed()
     }
@@ -343,6 +358,16 @@ impl Attached {
         Ok(())
     }
 
+    /// Whoever records finds silence while the device is away.
+    fn silence(&self, capture: &Slot<Capture>, playback: &Slot<Mouth>, end: bool) {
+        if self.device.input().is_some() {
+            capture.with(|capture| capture.away(end));
+        }
+        if self.device.output().is_some() {
+            playback.with(|playback| playback.away(end));
+        }
+    }
+
     /// A worker is only so far ahead.
     fn fits(&self, most: Option<usize>) -> Result<()> {
         match (self.device.output(), most) {
@@ -354,8 +379,13 @@ impl Attached {
         }
     }
 
-    /// Looks after the device; one that is back is not to ask for more frames at once than `most`.
-    fn tend(&mut self, capture: &Slot<Capture>, playback: &Slot<Mouth>, most: Option<usize>) -> Doing {
+    /// Looks after the device; a lost one is sought if it is time, and is not to ask for more frames at once than what is said then.
+    fn tend(
+        &mut self,
+        capture: &Slot<Capture>,
+        playback: &Slot<Mouth>,
+        seek: Option<Option<usize>>,
+    ) -> Doing {
         if self.health.is_done() {
             return Doing::Done;
         }
@@ -369,17 +399,10 @@ impl Attached {
         let name = self.device.name().to_string();
         let back = self.not_back.as_ref().map_or(String::new(), |error| format!("; not back: {error}"));
         let lost = Doing::Lost(format!("{name}: {why}{back}"));
-        // Whoever records finds silence meanwhile.
-        if self.device.input().is_some() {
-            capture.with(Capture::away);
-        }
-        if self.device.output().is_some() {
-            playback.with(Mouth::away);
-        }
-        if self.running.take().is_some() {
-            self.since = Instant::now();
-        } else if self.device.comes_back() && self.since.elapsed() > RETRY {
-            self.since = Instant::now();
+        self.silence(capture, playback, false);
+        if self.running.take().is_none()
+            && let (true, Some(most)) = (self.device.comes_back(), seek)
+        {
             let former = std::mem::take(&mut self.health);
             self.xruns += former.xruns.load(Ordering::Relaxed);
             let back = self.device.reopen().and_then(|()| self.fits(most));

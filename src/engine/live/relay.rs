@@ -67,9 +67,9 @@ impl Relay {
         self.taps.tap()
     }
 
-    /// The device is away; off the audio threads.
-    pub(super) fn away(&mut self) {
-        self.taps.away(self.epoch.elapsed().as_secs_f64());
+    /// The device is away, for good if this is the end; off the audio threads.
+    pub(super) fn away(&mut self, end: bool) {
+        self.taps.away(self.epoch.elapsed().as_secs_f64(), end);
     }
 
     /// Fills the frames that the device asks for, channels side by side.

@@ -15,6 +15,8 @@ const ROOM_S: f64 = 2.0;
 /// Silences that may wait to be taken, and the seconds of each while it goes on.
 const SILENCES: usize = 16;
 const SILENCE_S: f64 = 0.5;
+/// Seconds between frames of a device that was not found to be away, from which on they are silence: none keeps so many in hand.
+const STALL_S: f64 = 1.0;
 
 /// Frames of silence after so many frames of sound.
 struct Silence {
@@ -76,18 +78,19 @@ impl Taps {
 
     /// Copies frames of which the first is of this time.
     pub(super) fn push(&mut self, frames: &[f32], from: f64) {
-        if std::mem::take(&mut self.away) {
+        let stalled = self.until > 0.0 && from - self.until > STALL_S;
+        if std::mem::take(&mut self.away) || stalled {
             self.pass(from);
         }
         self.until = from + (frames.len() / self.channels) as f64 / self.rate;
         self.taps.iter_mut().for_each(|tap| tap.push(frames));
     }
 
-    /// The device is away, at this time: what has passed is silence, told in pieces while it lasts. For whoever looks after the device.
-    pub(super) fn away(&mut self, now: f64) {
+    /// The device is away, at this time: what has passed is silence, told in pieces while it lasts, and all of it at the end. For whoever looks after the device.
+    pub(super) fn away(&mut self, now: f64, end: bool) {
         // Before the first frame nothing is recorded.
         self.away = self.until > 0.0;
-        if self.away && now - self.until > SILENCE_S {
+        if self.away && (end || now - self.until > SILENCE_S) {
             self.pass(now);
         }
     }
@@ -152,32 +155,42 @@ impl Tapped {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_time_without_a_device_is_silence_at_its_place() {
-        let mut taps = Taps::new(8.0, 2);
-        let mut given = taps.tap();
-        taps.away(0.1);
-        taps.push(&[1.0; 6], 1.0);
-        // Until 1.375; a second later it is back, told in two pieces, and a second after that it is away for good.
-        taps.away(1.4);
-        taps.away(2.0);
-        taps.push(&[2.0; 4], 2.375);
-        taps.away(3.625);
-        let mut all = Vec::new();
-        let mut place = [9.0; 7];
+    /// All that is there, some frames at a time.
+    fn drained(given: &mut Tapped) -> Vec<f32> {
+        let (mut all, mut place) = (Vec::new(), [9.0; 7]);
         loop {
             let taken = given.take(&mut place);
             if taken.is_empty() {
-                break;
+                return all;
             }
             assert!(taken.len() <= 6 && taken.len().is_multiple_of(2), "whole frames");
             all.extend_from_slice(taken);
         }
+    }
+
+    #[test]
+    fn the_time_without_a_device_is_silence_at_its_place() {
+        let mut taps = Taps::new(8.0, 2);
+        let mut given = taps.tap();
+        taps.away(0.1, false);
+        taps.push(&[1.0; 6], 1.0);
+        // Until 1.375; a second later it is back, told in two pieces, and a second after that it is away for good.
+        taps.away(1.4, false);
+        taps.away(2.0, false);
+        taps.push(&[2.0; 4], 2.375);
+        taps.away(3.0, false);
+        taps.away(3.625, true);
+        let all = drained(&mut given);
         let of = |sample: f32, frames: usize| vec![sample; 2 * frames];
         assert_eq!(all, [of(1.0, 3), of(0.0, 8), of(2.0, 2), of(0.0, 8)].concat());
+        // So is a stall that nobody noticed, if it is no mere lateness.
+        taps.push(&[3.0; 2], 4.125);
+        taps.push(&[3.0; 2], 6.25);
+        let all = drained(&mut given);
+        assert_eq!(all, [of(0.0, 4), of(3.0, 1), of(0.0, 16), of(3.0, 1)].concat());
         // What finds no room counts as lost.
-        (1..=20).for_each(|n| taps.away(3.625 + f64::from(n)));
-        taps.push(&[1.0; 40], 23.625);
+        (1..=20).for_each(|n| taps.away(6.375 + f64::from(n), false));
+        taps.push(&[1.0; 40], 26.375);
         assert_eq!(given.lost.load(Ordering::Relaxed), 4 * 8 + 4);
     }
 }

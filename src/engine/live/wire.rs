@@ -11,7 +11,7 @@
 //! last call's frames and the time since, which moves evenly, and wanted is one call of each. A [`Follower`] keeps it there.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use ringbuf::traits::{Consumer, Observer, Producer, Split};
@@ -37,6 +37,8 @@ struct Clock {
     origin: AtomicI64,
     /// Frames of its last call.
     block: AtomicUsize,
+    /// Whether playback has been called yet.
+    asked: AtomicBool,
 }
 
 /// What the capture callback calls.
@@ -149,9 +151,9 @@ impl Capture {
         self.taps.tap()
     }
 
-    /// The device is away; off the audio threads.
-    pub(super) fn away(&mut self) {
-        self.taps.away(self.epoch.elapsed().as_secs_f64());
+    /// The device is away, for good if this is the end; off the audio threads.
+    pub(super) fn away(&mut self, end: bool) {
+        self.taps.away(self.epoch.elapsed().as_secs_f64(), end);
     }
 
     /// Hands frames on, channels side by side.
@@ -167,7 +169,10 @@ impl Capture {
         let room = self.ring.vacant_len() / self.channels * self.channels;
         let (taken, lost) = frames.split_at(room.min(frames.len()));
         self.ring.push_slice(taken);
-        self.lost.fetch_add((lost.len() / self.channels) as u64, Ordering::Relaxed);
+        // Before anyone listens there is nothing to lose.
+        if self.clock.asked.load(Ordering::Relaxed) {
+            self.lost.fetch_add((lost.len() / self.channels) as u64, Ordering::Relaxed);
+        }
         self.pushed += (taken.len() / self.channels) as u64;
         let origin = now - self.pushed as f64 / self.rate;
         self.clock.origin.store((origin * 1e9) as i64, Ordering::Relaxed);
@@ -179,6 +184,11 @@ impl Playback {
     /// Gives a copy of what is said to whoever takes it within two seconds. Allocates: before the device starts.
     pub fn tap(&mut self) -> Tapped {
         self.taps.tap()
+    }
+
+    /// Says that capture and playback are called in turn by one device, so that the first call needs no other to tell where its frames lie.
+    pub fn keep_step(&mut self) {
+        self.settle = 0.0;
     }
 
     /// Fills the frames that the device asks for, channels side by side.
@@ -195,6 +205,7 @@ impl Playback {
     /// The same, so many seconds after the wire was made.
     pub(super) fn fill_at(&mut self, frames: &mut [f32], now: f64) {
         let wanted = frames.len() / self.channels;
+        self.clock.asked.store(true, Ordering::Relaxed);
         self.hear(wanted);
         if !self.begun && self.heard > 0 {
             self.begin(wanted, now);
@@ -208,9 +219,9 @@ impl Playback {
         self.taps.push(frames, now);
     }
 
-    /// The device is away; off the audio threads.
-    pub(super) fn away(&mut self) {
-        self.taps.away(self.epoch.elapsed().as_secs_f64());
+    /// The device is away, for good if this is the end; off the audio threads.
+    pub(super) fn away(&mut self, end: bool) {
+        self.taps.away(self.epoch.elapsed().as_secs_f64(), end);
     }
 
     pub(super) fn channels(&self) -> usize {

@@ -39,7 +39,8 @@ pub(super) fn default(host: &cpal::Host, way: Way) -> Option<cpal::Device> {
 pub(super) fn find(id: &str, way: Way) -> Result<Option<cpal::Device>> {
     if let Ok(host) = HostId::from_str(id) {
         let host = cpal::host_from_id(host).map_err(|e| refused(id, e))?;
-        return there(default(&host, way), host.id(), id);
+        let found = default(&host, way);
+        return there(found, host.id(), id);
     }
     let of = |host: HostId, name: &str| {
         let host = cpal::host_from_id(host).ok()?;
@@ -51,17 +52,16 @@ pub(super) fn find(id: &str, way: Way) -> Result<Option<cpal::Device>> {
         && let Ok(host) = HostId::from_str(host)
     {
         cpal::host_from_id(host).map_err(|e| refused(id, e))?;
-        return match ["input", "output"].contains(&name) {
-            true => there(of(host, name), host, id),
-            false => Ok(of(host, name)),
-        };
+        return there(of(host, name), host, id);
     }
     Ok(cpal::available_hosts().into_iter().find_map(|host| of(host, id)))
 }
 
-/// Without its server JACK has no device.
+/// Without its server JACK has no device at all.
 fn there(found: Option<cpal::Device>, host: HostId, id: &str) -> Result<Option<cpal::Device>> {
-    match found.is_none() && host.name().eq_ignore_ascii_case("jack") {
+    let is_jack = host.name().eq_ignore_ascii_case("jack");
+    let runs = || cpal::host_from_id(host).is_ok_and(|host| default(&host, Way::Out).is_some());
+    match found.is_none() && is_jack && !runs() {
         true => Err(Error::Unavailable { what: id.into(), why: "its server is not running".into() }),
         false => Ok(found),
     }

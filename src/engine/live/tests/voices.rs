@@ -109,9 +109,9 @@ fn voices_are_of_their_kinds() {
     assert!(refused(Voice::Filter(&generator)).contains("expected a filter"));
     assert!(refused(Voice::Answer(&filter, options)).contains("expected a generator of sound"));
     for (wrong, what) in [
-        (AnswerOptions { above_db: 3.0, ..options }, "level to listen above: expected -100 to 0, got 3"),
-        (AnswerOptions { pause_s: f64::NAN, ..options }, "pause before an answer: expected 0.02 to 60"),
-        (AnswerOptions { longest_s: 0.0, ..options }, "longest answer: expected 0.1 to 3600"),
+        (AnswerOptions { above_db: 3.0, ..options }, "above: expected -100 to 0, got 3"),
+        (AnswerOptions { pause_s: f64::NAN, ..options }, "pause: expected 0.02 to 60"),
+        (AnswerOptions { longest_s: 0.0, ..options }, "longest: expected 0.1 to 3600"),
         (AnswerOptions { class: 1, ..options }, "class"),
     ] {
         let message = refused(Voice::Answer(&generator, wrong));
