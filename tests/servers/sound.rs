@@ -5,8 +5,8 @@ use cascabel::engine::{ProcessOptions, Processor, bundled};
 use realfft::RealFftPlanner;
 
 pub const RATE: u32 = 48_000;
-/// Frames between the places in the model's outermost rows at which speech may begin: JACK's blocks begin there.
-const PLACE: usize = 64;
+/// Frames between the places in the model's outermost rows at which speech may begin: JACK's blocks begin at every second.
+const PLACE: usize = 32;
 /// Frames of a segment.
 const SEGMENT: usize = RATE as usize / 20;
 /// A segment that is this alike came through; where a clock is followed, half a frame beside its place.
