@@ -77,7 +77,7 @@ impl Records {
     }
 
     /// Writes what is there and gives the files their names. What went wrong; one that fails does not keep the others from theirs.
-    pub fn finish(mut self) -> Vec<String> {
+    pub fn finish(&mut self) -> Vec<String> {
         let finished = self.end().into_iter().filter_map(|record| record.finish().err());
         let failed: Vec<String> = finished.map(|error| error.to_string()).collect();
         self.troubles().chain(failed).collect()
@@ -156,7 +156,7 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), b"a take");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
         let mut line = line();
-        let records = Records::begin(&args, &line).unwrap();
+        let mut records = Records::begin(&args, &line).unwrap();
         line.start().unwrap();
         while line.tend() == Doing::Running {
             std::thread::sleep(LOOK);

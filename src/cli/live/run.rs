@@ -43,20 +43,18 @@ pub fn run(mut plan: Plan) -> Result<Tally> {
             "no real-time priority for the worker ({why}); it may be late when others are busy"
         ));
     }
-    let (mut last, mut unrecorded) = (opening, false);
+    let mut last = opening;
     let mut told = Instant::now();
     let failed = loop {
         let doing = plan.line.tend();
-        for trouble in plan.records.troubles() {
-            unrecorded = true;
-            face.complain(&trouble);
-        }
+        plan.records.troubles().for_each(|trouble| face.complain(&trouble));
         if let Some(why) = plan.line.failed() {
             break Some(why);
         }
         let peaks = reader.look(&plan.line);
         if told.elapsed() >= SECOND {
-            told += SECOND;
+            // A second that was spent on seeking a device is not told twice.
+            told = if told.elapsed() < 2 * SECOND { told + SECOND } else { Instant::now() };
             last = reader.status(&plan.line, Some(&doing), plan.records.lost());
             face.tell(&last)?;
         }
@@ -78,10 +76,11 @@ pub fn run(mut plan: Plan) -> Result<Tally> {
     let [_, ahead] = plan.line.device_seconds();
     std::thread::sleep(Duration::from_secs_f64(ahead.min(1.0)));
     // What devices miss of each other as they stop is nobody's loss.
-    let end = reader.status(&plan.line, Some(&Doing::Done), plan.records.lost());
+    let mut end = reader.status(&plan.line, Some(&Doing::Done), plan.records.lost());
     // Files have their ends before anything is told that could fail.
     let failed = plan.line.stop().or(failed);
     let troubles = plan.records.finish();
+    end.unrecorded = plan.records.lost();
     let told = face.close(&end);
     troubles.iter().for_each(|trouble| complain(trouble));
     told?;
@@ -89,7 +88,7 @@ pub fn run(mut plan: Plan) -> Result<Tally> {
         return Err(Error::Unavailable { what: "live".into(), why });
     }
     // The sound went on without it, but a recording is not what was asked for.
-    let failed = usize::from(unrecorded || !troubles.is_empty());
+    let failed = usize::from(end.unrecorded > 0 || !troubles.is_empty());
     Ok(Tally { done: 1, failed })
 }
 

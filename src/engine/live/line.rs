@@ -85,7 +85,7 @@ pub struct Line {
 /// What the loudspeaker's call is answered by.
 enum Mouth {
     Direct(Box<Playback>),
-    Relay(Relay),
+    Relay(Box<Relay>),
 }
 
 impl Mouth {
@@ -100,6 +100,13 @@ impl Mouth {
         match self {
             Self::Direct(playback) => playback.tap(),
             Self::Relay(relay) => relay.tap(),
+        }
+    }
+
+    fn expect(&mut self, block: usize) {
+        match self {
+            Self::Direct(playback) => playback.expect(block),
+            Self::Relay(relay) => relay.expect(block),
         }
     }
 
@@ -184,7 +191,7 @@ impl Line {
         }
         let (mouth, worker) = if options.worker {
             let (worker, relay) = relay(playback, block, BLOCKS);
-            (Mouth::Relay(relay), Some(Slot::new(worker)))
+            (Mouth::Relay(Box::new(relay)), Some(Slot::new(worker)))
         } else {
             (Mouth::Direct(Box::new(playback)), None)
         };
@@ -296,14 +303,14 @@ impl Line {
         let (capture, playback) = (self.capture.clone(), self.playback.clone());
         let most = self.worker.as_ref().map(|_| self.ahead);
         let due = self.sought.elapsed() > RETRY;
-        if due {
-            self.sought = Instant::now();
-        }
         let all: Vec<Doing> = self
             .attached
             .iter_mut()
             .map(|attached| attached.tend(&capture, &playback, due.then_some(most)))
             .collect();
+        if due {
+            self.sought = Instant::now();
+        }
         let first = |wanted: fn(&Doing) -> bool| all.iter().find(|doing| wanted(doing)).cloned();
         first(|doing| *doing == Doing::Done)
             .or_else(|| first(|doing| matches!(doing, Doing::Lost(_))))
@@ -341,6 +348,12 @@ impl Attached {
     }
 
     fn try_start(&mut self, capture: &Slot<Capture>, playback: &Slot<Mouth>) -> Result<()> {
+        if let (true, Some(format)) = (self.device.comes_back(), self.device.input()) {
+            capture.with(|capture| capture.expect(format.block));
+        }
+        if let (true, Some(format)) = (self.device.comes_back(), self.device.output()) {
+            playback.with(|playback| playback.expect(format.block));
+        }
         let (capture, playback) = (capture.clone(), playback.clone());
         let mut calls = Calls::default();
         if self.device.input().is_some() {

@@ -67,6 +67,11 @@ impl Relay {
         self.taps.tap()
     }
 
+    /// The device is one with a clock of its own, and calls of so many frames; before it starts.
+    pub(super) fn expect(&mut self, block: usize) {
+        self.taps.expect(block);
+    }
+
     /// The device is away, for good if this is the end; off the audio threads.
     pub(super) fn away(&mut self, end: bool) {
         self.taps.away(self.epoch.elapsed().as_secs_f64(), end);

@@ -15,7 +15,7 @@ const ROOM_S: f64 = 2.0;
 /// Silences that may wait to be taken, and the seconds of each while it goes on.
 const SILENCES: usize = 16;
 const SILENCE_S: f64 = 0.5;
-/// Seconds between frames of a device that was not found to be away, from which on they are silence: none keeps so many in hand.
+/// The least of the seconds that a device with a clock may be silent: none keeps so many in hand.
 const STALL_S: f64 = 1.0;
 
 /// Frames of silence after so many frames of sound.
@@ -53,11 +53,18 @@ pub(super) struct Taps {
     /// The time, in seconds, until which frames or silence were told, and whether the device is away.
     until: f64,
     away: bool,
+    /// Seconds without frames that are silence though the device was not found to be away.
+    patience: f64,
 }
 
 impl Taps {
     pub(super) fn new(rate: f64, channels: usize) -> Self {
-        Self { taps: Vec::new(), rate, channels, until: 0.0, away: false }
+        Self { taps: Vec::new(), rate, channels, until: 0.0, away: false, patience: f64::INFINITY }
+    }
+
+    /// Takes a device with calls of so many frames for stalled, and not for late, when nothing has come for a second, or for two such calls.
+    pub(super) fn expect(&mut self, block: usize) {
+        self.patience = (2.0 * block as f64 / self.rate).max(STALL_S);
     }
 
     /// Another copy, for whoever takes it within two seconds. Allocates: before the device starts.
@@ -78,7 +85,7 @@ impl Taps {
 
     /// Copies frames of which the first is of this time.
     pub(super) fn push(&mut self, frames: &[f32], from: f64) {
-        let stalled = self.until > 0.0 && from - self.until > STALL_S;
+        let stalled = self.until > 0.0 && from - self.until > self.patience;
         if std::mem::take(&mut self.away) || stalled {
             self.pass(from);
         }
@@ -171,6 +178,7 @@ mod tests {
     #[test]
     fn the_time_without_a_device_is_silence_at_its_place() {
         let mut taps = Taps::new(8.0, 2);
+        taps.expect(1);
         let mut given = taps.tap();
         taps.away(0.1, false);
         taps.push(&[1.0; 6], 1.0);
@@ -188,9 +196,13 @@ mod tests {
         taps.push(&[3.0; 2], 6.25);
         let all = drained(&mut given);
         assert_eq!(all, [of(0.0, 4), of(3.0, 1), of(0.0, 16), of(3.0, 1)].concat());
+        // Where calls are long it is lateness.
+        taps.expect(8);
+        taps.push(&[4.0; 2], 8.25);
+        assert_eq!(drained(&mut given), of(4.0, 1));
         // What finds no room counts as lost.
-        (1..=20).for_each(|n| taps.away(6.375 + f64::from(n), false));
-        taps.push(&[1.0; 40], 26.375);
+        (1..=20).for_each(|n| taps.away(8.375 + f64::from(n), false));
+        taps.push(&[1.0; 40], 28.375);
         assert_eq!(given.lost.load(Ordering::Relaxed), 4 * 8 + 4);
     }
 }

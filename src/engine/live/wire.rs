@@ -151,6 +151,11 @@ impl Capture {
         self.taps.tap()
     }
 
+    /// The device is one with a clock of its own, and calls of so many frames; before it starts.
+    pub(super) fn expect(&mut self, block: usize) {
+        self.taps.expect(block);
+    }
+
     /// The device is away, for good if this is the end; off the audio threads.
     pub(super) fn away(&mut self, end: bool) {
         self.taps.away(self.epoch.elapsed().as_secs_f64(), end);
@@ -217,6 +222,11 @@ impl Playback {
             frames.fill(0.0);
         }
         self.taps.push(frames, now);
+    }
+
+    /// The device is one with a clock of its own, and calls of so many frames; before it starts.
+    pub(super) fn expect(&mut self, block: usize) {
+        self.taps.expect(block);
     }
 
     /// The device is away, for good if this is the end; off the audio threads.
