@@ -169,15 +169,13 @@ impl Mover {
         let (mut ins, mut outs) = (Vec::new(), Vec::new());
         let begun = Instant::now();
         for turn in turns {
-            if stop.load(Ordering::Relaxed) || (last == Some(0) && self.sink.is_some()) {
+            let done = last == Some(0);
+            if stop.load(Ordering::Relaxed) || (done && (self.sink.is_some() || !self.paced)) {
                 return Ok(());
             }
             // Whoever plays it by another clock stops a little later: until then it is silence.
-            if last == Some(0) {
+            if done {
                 health.done();
-                if !self.paced {
-                    return Ok(());
-                }
             }
             if let (Some(source), Some(format)) = (&mut self.source, input) {
                 ins.clear();

@@ -78,20 +78,28 @@ impl Records {
 
     /// Writes what is there and gives the files their names. What went wrong; one that fails does not keep the others from theirs.
     pub fn finish(&mut self) -> Vec<String> {
-        let finished = self.end().into_iter().filter_map(|record| record.finish().err());
-        let failed: Vec<String> = finished.map(|error| error.to_string()).collect();
+        let failed: Vec<String> = match self.end() {
+            Some(Ok(records)) => records
+                .into_iter()
+                .filter_map(|record| record.finish().err())
+                .map(|e| e.to_string())
+                .collect(),
+            Some(Err(_)) => vec!["the recorder's thread broke off; what it had written is kept".into()],
+            None => Vec::new(),
+        };
         self.troubles().chain(failed).collect()
     }
 
-    fn end(&mut self) -> Vec<Record> {
+    /// Waits for the thread, if there is one.
+    fn end(&mut self) -> Option<std::thread::Result<Vec<Record>>> {
         self.stop.store(true, Ordering::Release);
-        self.thread.take().and_then(|thread| thread.join().ok()).unwrap_or_default()
+        self.thread.take().map(JoinHandle::join)
     }
 }
 
 impl Drop for Records {
     fn drop(&mut self) {
-        self.end();
+        drop(self.end());
     }
 }
 

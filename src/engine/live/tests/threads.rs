@@ -55,12 +55,19 @@ fn a_worker_gives_the_same_so_much_later_and_catches_up() {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "between calls")]
 fn rtsan_worker() {
     let (session, _remote) = Session::open(&model(1, 3), ends(48_000, 2), 1.0).unwrap();
     let (mut capture, playback, _) = wire(session);
     let (mut worker, mut relay) = relay(playback, 64, 2);
-    let _tapped = relay.tap();
+    let (_heard, _said) = (capture.tap(), relay.tap());
     for n in 0..500 {
+        // A device that was away for a moment: the first call after it tells of the silence.
+        if n == 250 {
+            capture.away(false);
+            relay.away(false);
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
         capture.push(&[0.25; 128]);
         if n % 50 > 4 {
             worker.turn();
