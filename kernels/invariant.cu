@@ -360,7 +360,7 @@ struct Stage {
         to += 4 * lane;
         int c = first + 4 * lane;
         if (from && d % 4 == 0 && c < d && ((size_t)from & 15) == 0) {
-            copy_four_ahead(to, from + c);
+            copy_sixteen(to, from + c);
         } else {
             for (int i = 0; i < 4; i++) to[i] = from && c + i < d ? from[c + i] : 0.0f;
         }
@@ -388,7 +388,7 @@ __device__ static void sums(const float *x, const float *states, const float *fi
     for (int m0 = begin; m0 < end; m0 += STAGED) {
         stage.copy(next + threadIdx.y * PITCH, m0 + STAGED + threadIdx.y);
         copies_sent();
-        copies_there();
+        copies_there_but<1>();
         __syncthreads();
 #pragma unroll 1
         for (int m = half; m < STAGED; m += 2) {

@@ -9,7 +9,7 @@
 //     back_ends, scan_carry and back_rows: the same from the last row to the first, for the gradients      scan_backward.cu
 //
 // So a short batch of long sounds fills the chip; the price is that every decay is computed twice. With one segment there are no
-// ends. A channel is a lane's, or that of a few where it has many states: its states are registers, its rows are read 32 neighbouring channels at a time, and
+// ends; and where streams and channels nearly fill the chip by themselves, scan_relay (scan_relay.cu) goes forward without segments. A channel is a lane's, or that of a few where it has many states: its states are registers, its rows are read 32 neighbouring channels at a time, and
 // B and C, which all channels share, are staged in shared memory. Every sum has a fixed order.
 //
 // The exponential is ex2.approx of Δ·A·log₂e (error 2⁻²²); a rotation is counted in turns. States below 2⁻¹⁰⁰ are 0 where they are
@@ -101,6 +101,23 @@ __device__ static void four(float (&to)[4], const bf16 *from) {
     to[0] = __uint_as_float(v.x << 16), to[1] = __uint_as_float(v.x & 0xffff0000u);
     to[2] = __uint_as_float(v.y << 16), to[3] = __uint_as_float(v.y & 0xffff0000u);
 }
+__device__ static void two(float (&to)[2], const float *from) {
+    float2 v = *(const float2 *)from;
+    to[0] = v.x, to[1] = v.y;
+}
+__device__ static void two(float (&to)[2], const bf16 *from) {
+    unsigned v = *(const unsigned *)from;
+    to[0] = __uint_as_float(v << 16), to[1] = __uint_as_float(v & 0xffff0000u);
+}
+__device__ static void set_two(float *to, float a, float b) { *(float2 *)to = {a, b}; }
+__device__ static void set_two(bf16 *to, float a, float b) { set(to, a), set(to + 1, b); }
+// Lanes without the bit S keep the first, the others the second, each with its partner's share of it.
+template <int S> __device__ static float halves(float first, float second) {
+    bool up = threadIdx.x & S;
+    float keep = up ? second : first, send = up ? first : second;
+    return keep + __shfl_xor_sync(0xffffffffu, send, S);
+}
+
 // Walks the rows of a segment, K states a lane and CC channels a lane apart by 32/lanes.
 //
 // ENDS: from h = 0; writes the last state, and the sum of Δ (complex: and its rounding).
@@ -274,7 +291,7 @@ template <typename In, bool COMPLEX, int K, int CC, Pass PASS> struct Walk {
             if (PASS != ROWS) ask(i + STAGED);
             if (i + STAGED < count) stage(other, i + STAGED);
             copies_sent();
-            copies_there();
+            copies_there_but<1>();
             __syncthreads();
             if (PASS == ROWS && from + i > 0 && (from + i) % CHUNK == 0) save(states + (from + i) / CHUNK * z.state);
 #pragma unroll 1

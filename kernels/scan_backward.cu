@@ -12,13 +12,6 @@
 
 #define PITCH (CHUNK + 4)
 
-// Lanes without the bit S keep the first, the others the second, each with its partner's share of it.
-template <int S> __device__ static float halves(float first, float second) {
-    bool up = threadIdx.x & S;
-    float keep = up ? second : first, send = up ? first : second;
-    return keep + __shfl_xor_sync(0xffffffffu, send, S);
-}
-
 // The sum over lanes of v[i] where lane & 15 is i: the numbers halve with each exchange.
 template <int S = 8> __device__ static float over_lanes(float (&v)[16]) {
 #pragma unroll
@@ -27,15 +20,12 @@ template <int S = 8> __device__ static float over_lanes(float (&v)[16]) {
     return v[0];
 }
 
-// Asks for the lines of a warp's chunk of rows before they are read: a lane a line. Without `states` there is no chunk.
-template <typename In>
-__device__ static void ask(const Sizes &z, const In *rows, const In *gy, const float *states, int base, int c) {
-    if (!states) return;
+// Asks for the lines of a warp's chunk of rows before they are read: a lane a line.
+template <typename In> __device__ static void ask(const Sizes &z, const In *rows, const In *gy, int base, int c) {
     int lane = threadIdx.x % 32, i = base + lane % CHUNK;
     const In *row = rows + i * z.width, *other = gy + i * z.d + c;
     ask_for(lane < 16 ? row + c : row + z.d + c);
     ask_for(lane < 16 ? other : row + 2 * z.d);
-    for (int m = lane; m < z.r; m += 32) ask_for(states + m * z.d + c);
 }
 
 // grows [S, T, width] (its columns of B and C are left to scan_mix), mix [channel blocks, S, T, 2R],
@@ -49,60 +39,75 @@ __device__ static void back(const In *all, const float *params, const float *h0,
     int threads = blockDim.x, tid = threadIdx.x, c = blockIdx.x * threads + tid, g = blockIdx.y, lane = tid % 32, warp = tid / 32;
     int from = g * z.seg, to = min(z.t, from + z.seg), first = from / CHUNK, warps = threads / 32;
     long s = blockIdx.z, params_len = z.state + z.d, place = s * z.segs + g;
-    const In *rows = all + s * z.t * z.width, *gy_rows = grad + s * grad_stride;
-    grows += s * z.t * z.width;
+    const In *rows = counted_from(all + s * z.t * z.width), *gy_rows = counted_from(grad + s * grad_stride);
+    grows = counted_from(grows + s * z.t * z.width);
     h0 += s * z.state;
     states += s * states_stride;
     gparams += place * params_len;
     bool channel = c < z.d;
     int near = min(c, z.d - 1);
-    // Columns of shared memory: g and Ā', [n][threads] each; then the staged B and C; then sums by warp.
-    int columns = z.r * threads;
-    float *own = (float *)shared + tid, *tile = (float *)shared + 2 * columns, *part = tile + 2 * z.r * PITCH;
+    // Columns of shared memory, a lane's own: g, Ā' and the states before the chunk, [n][threads] each, u of its rows; then what lanes
+    // share: the chunk's B and C; sums by warp, [n][warp][32] with one number between.
+    int columns = z.r * threads, part_pitch = threads + 1;
+    float *own = (float *)shared + tid, *own_u = own + 3 * columns, *tile = (float *)shared + 3 * columns + CHUNK * threads, *part = tile + 2 * z.r * PITCH;
     for (int n = 0; n < z.n; n++)
         for (int i = 0; i < NUMBERS; i++) {
             int at = (i * z.n + n) * threads;
             own[at] = channel ? starts[place * z.state + (long)(i * z.n + n) * z.d + c] : 0.0f;
             own[columns + at] = 0.0f;
         }
+    auto states_before = [&](int chunk) { return (chunk == 0 ? h0 : states + chunk * z.state) + near; };
+    for (int m = 0; m < z.r; m++) copy_ahead(own + 2 * columns + m * threads, states_before((to - 1) / CHUNK) + m * z.d);
+    copies_sent();
     float skip = channel ? params[params_len - z.d + c] : 0.0f, gskip = 0.0f;
     mix += (blockIdx.x * (long)gridDim.z + s) * z.t * 2 * z.r;
 
     for (int chunk = (to - 1) / CHUNK; chunk >= first; chunk--) {
-        int base = chunk * CHUNK;
+        int base = chunk * CHUNK, left = to - base;
         __syncthreads();
-        for (int k = tid; k < 2 * z.r * CHUNK; k += threads) {
-            int v = k % (2 * z.r), i = k / (2 * z.r);
-            tile[v * PITCH + i] = base + i < to ? number(rows[(base + i) * z.width + 2 * z.d + v]) : 0.0f;
-        }
-        const float *earlier = chunk == first ? (const float *)0 : chunk == 1 ? h0 : states + (chunk - 1) * z.state;
-        ask(z, rows, gy_rows, earlier, base - CHUNK, min(c - lane, z.d - 1));
+        for (int i = warp; i < CHUNK; i += warps)
+#pragma unroll 1
+            for (int v = lane; v < 2 * z.r; v += 32) tile[v * PITCH + i] = i < left ? number(rows[(base + i) * z.width + 2 * z.d + v]) : 0.0f;
+        if (chunk > first) ask(z, rows, gy_rows, base - CHUNK, min(c - lane, z.d - 1));
         float x[CHUNK], dt[CHUNK], gy[CHUNK], gx[CHUNK], gdt[CHUNK];
+        // Beyond the last row, and the last channel, that one is read again, and counts nothing.
+        unsigned row_at = base * z.width + near, y_at = base * z.d + near;
+        int mine_left = channel ? left : 0, last = left - 1;
 #pragma unroll
         for (int i = 0; i < CHUNK; i++) {
-            // Beyond the last row, and the last channel, that one is read again, and counts nothing.
-            bool there = channel && base + i < to;
-            int at = min(base + i, to - 1);
-            float u = number(rows[at * z.width + near]), gy_plain = number(gy_rows[at * z.d + near]);
-            if (!there) u = gy_plain = 0.0f;
-            gskip = fmaf(u, gy_plain, gskip);
-            gy[i] = NUMBERS * gy_plain;
-            float step = number(rows[at * z.width + z.d + near]);
+            unsigned row = min(i, last), at = row_at + row * z.width;
+            bool there = i < mine_left;
+            float u = number(rows[at]), gy_plain = number(gy_rows[y_at + row * z.d]), step = number(rows[at + z.d]);
             dt[i] = there ? step : 0.0f;
+            gy_plain = there ? gy_plain : 0.0f;
+            gskip = fmaf(u, gy_plain, gskip);
+            own_u[i * threads] = u;
+            gy[i] = NUMBERS * gy_plain;
             x[i] = dt[i] * u;
             gx[i] = gdt[i] = 0.0f;
         }
         __syncthreads();
-        const float *before = chunk == 0 ? h0 : states + chunk * z.state;
-        Pair next = get<COMPLEX>(before, z, 0, c), next_a = get<COMPLEX>(params, z, 0, c);
+        copies_there_but<0>();
+        const float *earlier = chunk > first ? states_before(chunk - 1) : (const float *)0, *of_a = params + near;
+        const float *bs = tile, *qs = tile + z.r * PITCH;
+        float *mine = own, *mine_h = own + 2 * columns, *sums = part + tid;
+        int im = z.n * threads, im_at = z.n * z.d;
+        Pair next_a = {of_a[0], COMPLEX ? of_a[im_at] : 0.0f};
 #pragma unroll 1
         for (int n = 0; n < z.n; n++) {
-            Pair h = next, hs[CHUNK], es[CHUNK], b, q, a = next_a;
-            next = get<COMPLEX>(before, z, n + 1, c);
-            next_a = get<COMPLEX>(params, z, n + 1, c);
+            Pair h = {mine_h[0], COMPLEX ? mine_h[im] : 0.0f}, hs[CHUNK], es[CHUNK], a = next_a;
+            // The states before the chunk that is next come while this one is gone through.
+            if (earlier) {
+                copy_ahead(mine_h, earlier);
+                if (COMPLEX) copy_ahead(mine_h + im, earlier + im_at);
+                earlier += z.d;
+            }
+            if (n + 1 < z.n) {
+                of_a += z.d;
+                next_a = {of_a[0], COMPLEX ? of_a[im_at] : 0.0f};
+            }
             Exponent by = exponent<COMPLEX>(a);
             float b4[4], q4[4], b4_im[4], q4_im[4];
-            const float *bs = tile + NUMBERS * n * PITCH, *qs = bs + z.r * PITCH;
 #pragma unroll
             for (int i = 0; i < CHUNK; i++) {
                 if (i % 4 == 0) {
@@ -110,12 +115,9 @@ __device__ static void back(const In *all, const float *params, const float *h0,
                     if (COMPLEX) four(b4_im, bs + PITCH + i);
                 }
                 es[i] = decay<COMPLEX>(by, dt[i]);
-                b = {b4[i % 4], COMPLEX ? b4_im[i % 4] : 0.0f};
                 hs[i] = h;
-                h = step<COMPLEX>(es[i], h, b, x[i]);
+                h = step<COMPLEX>(es[i], h, {b4[i % 4], COMPLEX ? b4_im[i % 4] : 0.0f}, x[i]);
             }
-            float *mine = own + n * threads;
-            int im = z.n * threads;
             Pair gh = {mine[0], COMPLEX ? mine[im] : 0.0f}, ga = {0.0f, 0.0f}, after = h;
             float sum[16], sum_im[16];
 #pragma unroll
@@ -124,8 +126,7 @@ __device__ static void back(const In *all, const float *params, const float *h0,
                     four(b4, bs + i - 3), four(q4, qs + i - 3);
                     if (COMPLEX) four(b4_im, bs + PITCH + i - 3), four(q4_im, qs + PITCH + i - 3);
                 }
-                b = {b4[i % 4], COMPLEX ? b4_im[i % 4] : 0.0f};
-                q = {q4[i % 4], COMPLEX ? q4_im[i % 4] : 0.0f};
+                Pair b = {b4[i % 4], COMPLEX ? b4_im[i % 4] : 0.0f}, q = {q4[i % 4], COMPLEX ? q4_im[i % 4] : 0.0f};
                 Pair to_c = {gy[i] * after.re, -gy[i] * after.im};
                 Pair gr = {fmaf(q.re, gy[i], gh.re), COMPLEX ? fmaf(-q.im, gy[i], gh.im) : 0.0f};
                 gx[i] = fmaf(gr.re, b.re, gx[i]);
@@ -146,25 +147,28 @@ __device__ static void back(const In *all, const float *params, const float *h0,
             mine[columns] += ga.re;
             if (COMPLEX) mine[im] = gh.im, mine[columns + im] += ga.im;
             // [n][warp][B 16, C 16], and the imaginary parts after all real ones.
-            part[(n * warps + warp) * 32 + lane] = over_lanes(sum);
-            if (COMPLEX) part[((z.n + n) * warps + warp) * 32 + lane] = over_lanes(sum_im);
+            sums[0] = over_lanes(sum);
+            if (COMPLEX) sums[z.n * part_pitch] = over_lanes(sum_im);
+            mine += threads, mine_h += threads, sums += part_pitch, bs += NUMBERS * PITCH, qs += NUMBERS * PITCH;
         }
+        copies_sent();
 #pragma unroll
         for (int i = 0; i < CHUNK; i++) {
-            bool there = channel && base + i < to;
-            int at = min(base + i, to - 1) * z.width + near;
-            float gu = fmaf(gx[i], dt[i], gy[i] * (skip / NUMBERS)), gd = fmaf(gx[i], number(rows[at]), gdt[i]);
-            if (there) set(grows + at, gu), set(grows + at + z.d, gd);
+            unsigned at = row_at + (unsigned)i * z.width;
+            float gu = fmaf(gx[i], dt[i], gy[i] * (skip / NUMBERS)), gd = fmaf(gx[i], own_u[i * threads], gdt[i]);
+            if (i < mine_left) set(grows + at, gu);
+            if (i < mine_left) set(grows + (at + z.d), gd);
         }
         __syncthreads();
-        for (int k = tid; k < 2 * z.r * CHUNK; k += threads) {
-            int v = k % (2 * z.r), i = k / (2 * z.r), m = v % z.r, is_c = v / z.r;
-            if (base + i >= to) continue;
-            int at = COMPLEX ? m % 2 * z.n + m / 2 : m;
-            float sum = 0.0f;
-            for (int w = 0; w < warps; w++) sum += part[(at * warps + w) * 32 + is_c * 16 + i];
-            mix[(base + i) * 2 * z.r + v] = sum;
-        }
+        for (int i = warp; i < CHUNK && i < left; i += warps)
+#pragma unroll 1
+            for (int v = lane; v < 2 * z.r; v += 32) {
+                int is_c = v >= z.r, m = v - is_c * z.r, at = COMPLEX ? m % 2 * z.n + m / 2 : m;
+                const float *of_warps = part + at * part_pitch + is_c * CHUNK + i;
+                float sum = 0.0f;
+                for (int w = 0; w < warps; w++) sum += of_warps[w * 32];
+                mix[(base + i) * 2 * z.r + v] = sum;
+            }
     }
     if (!channel) return;
     for (int m = 0; m < z.r; m++) {

@@ -143,7 +143,7 @@ class Scan:
     """The scans, as src/exec/candle/cuda/scan.rs launches them."""
 
     def __init__(self, folder):
-        self.forward_module, self.backward_module = compiled("scan_forward.cu", folder), compiled("scan_backward.cu", folder)
+        self.forward_module, self.backward_module, self.relay_module = (compiled(f"scan_{x}.cu", folder) for x in ("forward", "backward", "relay"))
         self.invariant = Invariant(folder)
 
     def launch(self, module, name, grid, threads, shared, args):
@@ -162,6 +162,15 @@ class Scan:
         staged = 2 * 16 * k * lanes * (2 if shape.complex else 1) * dtype.itemsize
         return name, lanes, -(-shape.d // (warp * warps)), warps * 32, staged * (2 if kernel == "scan_rows" else 1)
 
+    def turns(self, shape, s, t, dtype):
+        """(grid, threads, bytes of shared memory) of the scan without segments, or None where it isn't taken."""
+        piece, blocks = 16 // dtype.itemsize, -(-shape.d // 16)
+        resident = min(-(-blocks * s // SMS), 4)
+        places, warps = resident * SMS, 12 // resident
+        if shape.complex or shape.n > 16 or shape.n % piece or shape.d % piece or 4 * blocks * s < 3 * places * -(-blocks * s // places) or t < 32 * warps:
+            return None
+        return (blocks, 1, s), 32 * warps, warps * (64 * 16 + 3 * 8 * 64 * dtype.itemsize)
+
     def carry(self, shape, s, t, params, initial, sums, ends, seg, segs, stride, back):
         grid = (-(-shape.n * shape.d // 128), s)
         self.launch(self.forward_module, f"scan_carry_{shape.name}", grid, 128, 0, [params, initial, sums, ends, t, shape.d, shape.n, seg, segs, stride, back])
@@ -175,6 +184,11 @@ class Scan:
         state = shape.r * shape.d
         y = torch.empty(s, t, shape.d, dtype=rows.dtype, device="cuda")
         states = torch.empty(s, 1 + (t - 1) // 16, state, device="cuda")
+        turns = self.turns(shape, s, t, rows.dtype) if segs > 1 and not resident else None
+        if turns:
+            bf16 = "_bf16" if rows.dtype == torch.bfloat16 else ""
+            self.launch(self.relay_module, f"scan_relay_real_selective{bf16}", *turns, [rows, params, h0, y, states, t, shape.d, shape.n, t * shape.d, states.shape[1] * state])
+            return y, states
         starts = h0
         if segs > 1:
             starts = torch.empty(s, segs, state, device="cuda")
@@ -192,7 +206,7 @@ class Scan:
         s, t, _ = rows.shape
         d, n, r, state = shape.d, shape.n, shape.r, shape.r * shape.d
         numbers, bf16 = (2 if shape.complex else 1), "_bf16" if rows.dtype == torch.bfloat16 else ""
-        bytes_of = lambda threads: 4 * r * (2 * threads + 2 * 20 + threads)
+        bytes_of = lambda threads: 4 * (r * (3 * threads + 2 * 20 + threads + 1) + 16 * threads)
         threads = next((x for x in (128, 64, 32) if bytes_of(x) <= 48 << 10), 32)
         threads = min(threads, -(-d // 32) * 32)
         blocks = -(-d // threads)
@@ -316,6 +330,12 @@ def check_all(scan):
             good &= check(scan, Shape(208, 16, complex, selective), 1, 2049)
             if selective:
                 good &= check(scan, Shape(128, 16, complex, selective), 2, 700, resident=1)
+    # As many streams as fill the chip once, or four times: no segments.
+    for d, n, t, times in ((256, 16, 1001, 1), (132, 8, 700, 1), (512, 16, 333, 4)):
+        s = times * SMS // -(-d // 16)
+        assert scan.turns(Shape(d, n), s, t, torch.float32), (d, n, s, t)
+        good &= check(scan, Shape(d, n), s, t)
+    good &= check(scan, Shape(256, 16), SMS // 16, 1000, dtype=torch.bfloat16)
     good &= check(scan, Shape(256, 16), 2, 1000, dtype=torch.bfloat16)
     for shape in (Shape(16, 16), Shape(8, 8, True), Shape(16, 16, False, False), Shape(8, 8, True, False)):
         good &= check(scan, shape, 1, 1 << 20)

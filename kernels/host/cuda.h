@@ -58,16 +58,21 @@ inline const std::function<void()> *kernel;
 // What a launch may ask for at most.
 alignas(16) inline float4 dynamic[(227 << 10) / 16];
 
+// Barriers of two warps, of which the one waits and the other does not.
+inline Group turns[16];
+
 inline void hand_over() { swapcontext(&now->context, &scheduler); }
+
+inline void arrive(Group &group) {
+    if (++group.arrived < group.live) return;
+    group.arrived = 0;
+    group.round++;
+}
 
 inline void wait(Group &group) {
     unsigned round = group.round;
-    if (++group.arrived == group.live) {
-        group.arrived = 0;
-        group.round++;
-    } else {
-        while (group.round == round) hand_over();
-    }
+    arrive(group);
+    while (group.round == round) hand_over();
 }
 
 inline void leave(Group &group) {
@@ -103,6 +108,7 @@ inline void run_block() {
     std::vector<Group> warps((count + 31) / 32);
     std::vector<double> slots(warps.size() * 32);
     block = Group();
+    for (Group &turn : turns) turn = {64};
     for (int i = 0; i < count; i++) {
         Thread &t = all[i];
         if (t.stack.empty()) t.stack.resize(128 << 10);
@@ -150,6 +156,7 @@ template <typename T> T __shfl_sync(unsigned, T v, int from) { return host::exch
 template <typename T> T __shfl_xor_sync(unsigned, T v, int by) { return host::exchange(v, host::now->lane ^ by); }
 template <typename T> T __shfl_down_sync(unsigned, T v, int by) { return host::exchange(v, host::now->lane + by); }
 
+inline unsigned __float_as_uint(float x) { unsigned y; memcpy(&y, &x, 4); return y; }
 inline float __int_as_float(int x) { float y; memcpy(&y, &x, 4); return y; }
 inline float __uint_as_float(unsigned x) { float y; memcpy(&y, &x, 4); return y; }
 inline float __fmul_rn(float a, float b) { volatile float product = a * b; return product; }
@@ -166,7 +173,14 @@ using std::isfinite;
 #define DYNAMIC_SHARED float4 *shared = host::dynamic
 inline float exp2_of(float x) { return std::exp2(x); }
 inline void copy_ahead(void *to, const void *from) { memcpy(to, from, 4); }
-inline void copy_four_ahead(float *to, const float *from) { memcpy(to, from, 16); }
+inline void copy_sixteen(void *to, const void *from, int bytes = 16) {
+    memcpy(to, from, bytes);
+    memset((char *)to + bytes, 0, 16 - bytes);
+}
 inline void ask_for(const void *) {}
 inline void copies_sent() {}
-inline void copies_there() {}
+template <int N> void copies_there_but() {}
+inline void turn_wait(int barrier) { host::wait(host::turns[barrier]); }
+inline void turn_over(int barrier) { host::arrive(host::turns[barrier]); }
+template <typename T> T *counted_from(T *x) { return x; }
+template <typename T> void made(T &) {}

@@ -47,6 +47,7 @@ namespace tables {
 }
 #include "../scan_forward.cu"
 #include "../scan_backward.cu"
+#include "../scan_relay.cu"
 #undef STAGED
 #undef AHEAD
 #undef PITCH
@@ -821,6 +822,20 @@ template <typename T> static void test_scan(Recurrence z, int seg) {
     close(name + "y", numbers_of(found_y), y, result);
     close(name + "states", found_states, states, 1e-5);
 
+    // Without segments.
+    int piece = 16 / sizeof(T);
+    if (!z.complex && n <= 16 && n % piece == 0 && d % piece == 0)
+        for (unsigned warps : {2u, 5u, 12u}) {
+            Floats empty = unwritten(s * t * d), found = unwritten(s * kept * state);
+            std::vector<T> out = rounded<T>(empty);
+            host::launch({(unsigned)(d + 15) / 16, 1, S}, {32 * warps, 1, 1}, [&] {
+                if constexpr (half) scan_relay_real_selective_bf16(&rows_given[0], &p[0], &h0[0], &out[0], &found[0], t, d, n, t * d, kept * state);
+                else scan_relay_real_selective(&rows_given[0], &p[0], &h0[0], &out[0], &found[0], t, d, n, t * d, kept * state);
+            });
+            close(name + "y, by turns", numbers_of(out), y, result);
+            close(name + "states, by turns", found, states, 1e-5);
+        }
+
     // Back from the states as they should be, so that errors do not hide each other.
     found_states.assign(states.begin(), states.end());
     int kb = z.complex ? 8 : n <= 4 ? 4 : 8;
@@ -840,7 +855,7 @@ template <typename T> static void test_scan(Recurrence z, int seg) {
     host::launch(carry, {128, 1, 1}, [&] {
         BY_VARIANT(scan_carry_real_selective(&p[0], &gh[0], &back_sums[0], &begins[0], t, d, n, seg, segs, state, 1), scan_carry_complex_selective(&p[0], &gh[0], &back_sums[0], &begins[0], t, d, n, seg, segs, state, 1));
     });
-    auto room = [&](int threads) { return 4 * R * (2 * threads + 2 * 20 + threads); };
+    auto room = [&](int threads) { return 4 * (R * (3 * threads + 2 * 20 + threads + 1) + 16 * threads); };
     int threads = room(128) <= 48 << 10 ? 128 : room(64) <= 48 << 10 ? 64 : 32;
     threads = std::min(threads, (d + 31) / 32 * 32);
     int blocks = (d + threads - 1) / threads, count = s * t * 2 * R;
@@ -934,7 +949,7 @@ int main() {
         for (auto [d, n] : {std::pair<int, int>{1, 1}, {33, 3}, {70, 16}, {5, 20}, {16, 40}})
             for (int t : {1, 31, 32, 70, d == 33 ? 4200 : 300}) test_invariant({t > 1000 ? 1 : 3, t, d, n, complex != 0, false});
     for (int complex : {0, 1})
-        for (auto [d, n] : {std::pair<int, int>{1, 1}, {33, 3}, {70, 16}, {5, 20}, {64, 16}, {3, 40}, {130, 2}})
+        for (auto [d, n] : {std::pair<int, int>{1, 1}, {33, 3}, {70, 16}, {5, 20}, {64, 16}, {24, 8}, {3, 40}, {130, 2}})
             for (int t : {1, 31, 70})
                 for (int seg : {32, 96}) {
                     test_scan<float>({2, t, d, n, complex != 0, true}, seg);

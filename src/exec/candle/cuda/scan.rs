@@ -12,6 +12,7 @@ use super::invariant;
 use super::linear::sum;
 
 const FORWARD: Kernels = kernels!("scan_forward");
+const RELAY: Kernels = kernels!("scan_relay");
 const BACKWARD: Kernels = kernels!("scan_backward");
 
 /// Rows whose B and C a block stages together, twice.
@@ -79,6 +80,45 @@ impl Walk {
     }
 }
 
+/// The forward without segments, by warps that take turns: real states, where streams and channels alone nearly fill the chip.
+pub(super) struct Relay {
+    blocks: usize,
+    warps: usize,
+}
+
+impl Relay {
+    /// Channels of a block, and its states of each at most.
+    const WIDE: usize = 16;
+    /// Rows of a warp's turn, and those under way.
+    const ROWS: usize = 8;
+    const TILES: usize = 3;
+    /// Warps of a multiprocessor, by the kernel's registers; of a block, at least.
+    const WARPS: usize = 12;
+    const LEAST_WARPS: usize = 3;
+
+    /// None where segments are better, or sixteen bytes are not whole channels and states.
+    pub(super) fn new(
+        multiprocessors: usize,
+        shape: ScanShape,
+        (streams, t): (usize, usize),
+    ) -> Option<Self> {
+        let fits =
+            !shape.complex && shape.n <= Self::WIDE && shape.n.is_multiple_of(4) && shape.d.is_multiple_of(4);
+        let blocks = shape.d.div_ceil(Self::WIDE);
+        let (all, most) = (blocks * streams, Self::WARPS / Self::LEAST_WARPS);
+        let resident = all.div_ceil(multiprocessors).min(most);
+        let (places, warps) = (resident * multiprocessors, Self::WARPS / resident);
+        let filled = 4 * all >= 3 * places * all.div_ceil(places);
+        (fits && filled && t >= 4 * warps * Self::ROWS).then_some(Self { blocks, warps })
+    }
+
+    fn launch(&self, streams: usize) -> Launch {
+        let tile = Self::ROWS * 4 * Self::WIDE * size_of::<f32>();
+        let shared = self.warps * (64 * 16 + Self::TILES * tile);
+        Launch { grid: [self.blocks, 1, streams], block: [32 * self.warps, 1], shared }
+    }
+}
+
 fn variant(shape: ScanShape) -> String {
     format!("{}_selective", if shape.complex { "complex" } else { "real" })
 }
@@ -125,8 +165,18 @@ fn run(
     (streams, t): (usize, usize),
 ) -> Result<(Tensor, Tensor)> {
     let (walk, ends_walk) = (Walk::new("scan_rows", shape), Walk::new("scan_ends", shape));
-    let state = shape.state_rows() * shape.d;
-    let cut = Cut::new(multiprocessors(device)?, t, (walk.blocks * streams, RESIDENT * 128 / walk.threads));
+    let (state, kept) = (shape.state_rows() * shape.d, shape.states_len(t, CHUNK));
+    let (mut y, mut states) = (room(device, streams * t * shape.d)?, room(device, streams * kept)?);
+    let multiprocessors = multiprocessors(device)?;
+    let cut = Cut::new(multiprocessors, t, (walk.blocks * streams, RESIDENT * 128 / walk.threads));
+    let relay = Relay::new(multiprocessors, shape, (streams, t)).filter(|_| cut.segments > 1);
+    if let Some(relay) = relay {
+        let name = format!("scan_relay_{}", variant(shape));
+        let results = &mut [&mut y.slice_mut(..), &mut states.slice_mut(..)];
+        let sizes = [t, shape.d, shape.n, t * shape.d, kept];
+        launch_on(device, (&RELAY, &name), relay.launch(streams), &[rows, params, h0], results, &sizes)?;
+        return Ok((tensor(y, device, (streams, t, shape.d)), tensor(states, device, (streams, kept))));
+    }
     let sizes = |lanes| [t, shape.d, shape.n, lanes, cut.rows, cut.segments];
     let mut starts = None;
     if cut.segments > 1 {
@@ -138,8 +188,6 @@ fn run(
         carry(device, shape, (params, h0, &sums.slice(..)), &mut ends, (streams, t, cut, state, false))?;
         starts = Some(ends);
     }
-    let kept = shape.states_len(t, CHUNK);
-    let (mut y, mut states) = (room(device, streams * t * shape.d)?, room(device, streams * kept)?);
     let begin = starts.as_ref().map_or_else(|| h0.slice(..), |starts| starts.slice(..));
     let grid = walk.launch(cut.segments, streams);
     let sizes = [sizes(walk.lanes).as_slice(), &[t * shape.d, kept]].concat();
@@ -151,7 +199,9 @@ fn run(
 /// Threads of a block of `back_rows` and its shared memory: columns of states, B and C of a chunk, their gradients by warp.
 fn back_block(shape: ScanShape) -> (usize, usize) {
     let r = shape.state_rows();
-    let bytes = |threads: usize| size_of::<f32>() * r * (2 * threads + 2 * (CHUNK + 4) + threads);
+    let bytes = |threads: usize| {
+        size_of::<f32>() * (r * (3 * threads + 2 * (CHUNK + 4) + threads + 1) + CHUNK * threads)
+    };
     let threads = [128, 64, 32].into_iter().find(|threads| bytes(*threads) <= SHARED).unwrap_or(32);
     let threads = threads.min(shape.d.next_multiple_of(32));
     (threads, bytes(threads))

@@ -3,9 +3,10 @@
 
 use candle_core::{DType, Device, Result as Candle, Tensor};
 
-use super::super::scan::tests as scans;
+use super::super::scan::{ScanShape, tests as scans};
 use super::super::tests::{everything, noise, random_state, samples, there_and_back};
 use super::super::{CandleInput, CandleModel, Dropout, Products, device, embed, linear, train_error};
+use super::{call, scan};
 use crate::plan::Weights;
 use crate::train::recipe::Recipe;
 use crate::{Error, Result};
@@ -24,27 +25,40 @@ fn error(a: &Tensor, b: &Tensor) -> Candle<f64> {
 fn gpu_scans_agree_with_f64_forward_and_backward() -> Candle<()> {
     let gpu = Device::new_cuda(0)?;
     let mut worst = [0f64; 5];
+    let mut agree = |shape, streams, t| -> Candle<()> {
+        let inputs = scans::inputs(&shape, streams, t)?;
+        let on_gpu = inputs.each_ref().map(|t| t.to_dtype(DType::F32)?.to_device(&gpu));
+        let [Ok(rows), Ok(params), Ok(h0)] = on_gpu else { candle_core::bail!("no transfer") };
+        let expected = [&rows, &params, &h0].map(|t| t.to_device(&Device::Cpu)?.to_dtype(DType::F64));
+        let [Ok(a), Ok(b), Ok(c)] = expected else { candle_core::bail!("no transfer") };
+        let (got, expected) =
+            (scans::there_and_back(shape, &[rows, params, h0])?, scans::there_and_back(shape, &[a, b, c])?);
+        for (i, worst) in worst.iter_mut().enumerate() {
+            let error = error(&got[i], &expected[i])?;
+            assert!(error < 1e-5, "{shape:?}, {streams} streams of {t} rows, result {i}: {error:e}");
+            *worst = worst.max(error);
+        }
+        Ok(())
+    };
     for (d, n) in [(1, 1), (17, 3), (70, 16), (33, 40), (8, 64), (64, 16), (320, 12)] {
         for shape in scans::variants(d, n) {
             // The longest has several shares of chunks a block, in more blocks than one.
             let long = if shape.selective || d > 17 { 300 } else { 4_200 };
             for t in [1, 33, 64, 65, long] {
-                let inputs = scans::inputs(&shape, 3, t)?;
-                let on_gpu = inputs.each_ref().map(|t| t.to_dtype(DType::F32)?.to_device(&gpu));
-                let [Ok(rows), Ok(params), Ok(h0)] = on_gpu else { candle_core::bail!("no transfer") };
-                let expected = [&rows, &params, &h0].map(|t| t.to_device(&Device::Cpu)?.to_dtype(DType::F64));
-                let [Ok(a), Ok(b), Ok(c)] = expected else { candle_core::bail!("no transfer") };
-                let (got, expected) = (
-                    scans::there_and_back(shape, &[rows, params, h0])?,
-                    scans::there_and_back(shape, &[a, b, c])?,
-                );
-                for (i, worst) in worst.iter_mut().enumerate() {
-                    let error = error(&got[i], &expected[i])?;
-                    assert!(error < 1e-5, "{shape:?}, {t} rows, result {i}: {error:e}");
-                    *worst = worst.max(error);
-                }
+                agree(shape, 3, t)?;
             }
         }
+    }
+    // As many streams as fill the chip by themselves, so that the warps of a block take turns.
+    let multiprocessors = call::multiprocessors(gpu.as_cuda_device()?)?;
+    for (d, n, times) in [(256usize, 16, 1), (36, 12, 3)] {
+        let (streams, t) = (times * multiprocessors / d.div_ceil(16), 401);
+        let shape = ScanShape { d, n, complex: false, selective: true };
+        assert!(
+            scan::Relay::new(multiprocessors, shape, (streams, t)).is_some(),
+            "{shape:?}, {streams} streams"
+        );
+        agree(shape, streams, t)?;
     }
     println!("worst errors (y, h, rows, params, h0): {worst:?}");
     Ok(())
