@@ -2,6 +2,7 @@
 # make test   every test
 # make kernels  run the GPU's kernels on the host against their definitions; compile them again, compare with what is committed
 # make gpu-test  the GPU's tests; without a GPU it says how many were not run
+# make launchers  two processes that train together, by Open MPI's mpirun and PyTorch's torchrun
 # make servers  live, with JACK's dummy driver and PulseAudio's null sinks
 # make loom  what live's threads hand each other, in every order
 # make rtsan  the real-time path under the real-time sanitizer
@@ -12,7 +13,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 RTSAN_LIB := $(shell rustc --print sysroot 2>/dev/null)/lib/rustlib/$(HOST)/lib/librustc-stable_rt.rtsan.a
 
-.PHONY: demo test servers loom kernels gpu-test rtsan fuzz tools data
+.PHONY: demo test launchers servers loom kernels gpu-test rtsan fuzz tools data
 
 demo: tools
 	$(CARGO) build --release
@@ -23,6 +24,7 @@ demo: tools
 test: tools
 	RAYON_NUM_THREADS=1 $(CARGO) test --all-targets
 	RAYON_NUM_THREADS=1 $(CARGO) test --doc
+	$(MAKE) launchers
 	$(MAKE) servers
 	$(MAKE) loom
 	$(MAKE) rtsan
@@ -31,6 +33,12 @@ test: tools
 # Every order in which the threads of a live session can take turns at what they hand each other.
 loom: tools
 	RUSTFLAGS="--cfg cascabel_loom" $(CARGO) test --no-default-features --lib --target-dir $(or $(CARGO_TARGET_DIR),target)/loom loom_
+
+# Several processes, as the usual launchers start them. (Slurm's needs its daemons.)
+launchers: tools
+	@{ command -v mpirun && command -v torchrun; } >/dev/null 2>&1 || \
+		{ $(SUDO) apt-get update && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y --no-install-recommends openmpi-bin python3-torch; }
+	$(CARGO) test --test cli -- --ignored launchers_
 
 # Live, with real audio servers and no sound card.
 servers: tools

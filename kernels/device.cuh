@@ -22,7 +22,7 @@ __device__ static void ask_for(const void *line) { asm volatile("prefetch.global
 __device__ static void copies_sent() { asm volatile("cp.async.commit_group;"); }
 // All but the latest N groups are there.
 template <int N> __device__ static void copies_there_but() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
-// One warp waits until another has handed over: each says it of the same of barriers 1 to 15 (PTX ISA, bar: producer and consumer).
+// One warp waits until another has handed over: both name the same barrier, 1 to 15 (PTX ISA, bar: producer and consumer).
 __device__ static void turn_wait(int barrier) { asm volatile("bar.sync %0, 64;" ::"r"(barrier) : "memory"); }
 __device__ static void turn_over(int barrier) { asm volatile("bar.arrive %0, 64;" ::"r"(barrier) : "memory"); }
 // An address in global memory that places are counted from, rather than a part of longer sums.

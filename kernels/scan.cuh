@@ -9,7 +9,12 @@
 //     back_ends, scan_carry and back_rows: the same from the last row to the first, for the gradients      scan_backward.cu
 //
 // So a short batch of long sounds fills the chip; the price is that every decay is computed twice. With one segment there are no
-// ends; and where streams and channels nearly fill the chip by themselves, scan_relay (scan_relay.cu) goes forward without segments. A channel is a lane's, or that of a few where it has many states: its states are registers, its rows are read 32 neighbouring channels at a time, and
+// ends; and where streams and channels nearly fill the chip by themselves,
+//
+//     scan_relay   goes through all rows in one pass, by warps that take turns          scan_relay.cu
+//
+// In the others a channel is a lane's, or that of a few where it has many states: its states are registers, its rows are read 32
+// neighbouring channels at a time, and
 // B and C, which all channels share, are staged in shared memory. Every sum has a fixed order.
 //
 // The exponential is ex2.approx of Δ·A·log₂e (error 2⁻²²); a rotation is counted in turns. States below 2⁻¹⁰⁰ are 0 where they are

@@ -96,7 +96,8 @@ __device__ static void back(const In *all, const float *params, const float *h0,
 #pragma unroll 1
         for (int n = 0; n < z.n; n++) {
             Pair h = {mine_h[0], COMPLEX ? mine_h[im] : 0.0f}, hs[CHUNK], es[CHUNK], a = next_a;
-            // The states before the chunk that is next come while this one is gone through.
+            // The states before the chunk that is next come while this one is gone through: these are read by now.
+            made(h.re), made(h.im);
             if (earlier) {
                 copy_ahead(mine_h, earlier);
                 if (COMPLEX) copy_ahead(mine_h + im, earlier + im_at);

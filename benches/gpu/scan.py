@@ -167,7 +167,7 @@ class Scan:
         piece, blocks = 16 // dtype.itemsize, -(-shape.d // 16)
         resident = min(-(-blocks * s // SMS), 4)
         places, warps = resident * SMS, 12 // resident
-        if shape.complex or shape.n > 16 or shape.n % piece or shape.d % piece or 4 * blocks * s < 3 * places * -(-blocks * s // places) or t < 32 * warps:
+        if shape.complex or not 4 < shape.n <= 16 or shape.n % piece or shape.d % piece or 4 * s * shape.d < 3 * 16 * places * -(-blocks * s // places) or t < 32 * warps:
             return None
         return (blocks, 1, s), 32 * warps, warps * (64 * 16 + 3 * 8 * 64 * dtype.itemsize)
 

@@ -40,8 +40,15 @@ struct Group {
     unsigned round = 0;
 };
 
+// A copy that is under way until its group is waited for.
+struct Copy {
+    char *to;
+    std::vector<char> bytes;
+};
+
 struct Thread {
     ucontext_t context;
+    std::vector<std::vector<Copy>> copies;
     std::vector<char> stack;
     Index index;
     Group *warp;
@@ -115,6 +122,7 @@ inline void run_block() {
         t.index = {i % threads.x, i / threads.x % threads.y, i / threads.x / threads.y};
         t.lane = i % 32, t.warp = &warps[i / 32], t.slots = &slots[i / 32 * 32], t.done = false;
         t.warp->live++, block.live++;
+        t.copies.assign(1, {});
         getcontext(&t.context);
         t.context.uc_stack.ss_sp = t.stack.data();
         t.context.uc_stack.ss_size = t.stack.size();
@@ -132,14 +140,20 @@ inline void run_block() {
     }
 }
 
-// Runs a kernel: launch({blocks}, {threads}, [&] { kernel(arguments); }). The dynamic shared memory is full of NaN before each block.
-inline void launch(Index grid, Index size, const std::function<void()> &call) {
+// Runs a kernel: launch({blocks}, {threads}, [&] { kernel(arguments); }). The dynamic shared memory, `shared` bytes, is full of NaN before
+// each block; what lies beyond must be so afterwards.
+inline void launch(Index grid, Index size, const std::function<void()> &call, size_t shared = sizeof dynamic) {
     blocks = grid, threads = size, kernel = &call;
     for (at.z = 0; at.z < grid.z; at.z++)
         for (at.y = 0; at.y < grid.y; at.y++)
             for (at.x = 0; at.x < grid.x; at.x++) {
                 memset(dynamic, 0xff, sizeof dynamic);
                 run_block();
+                const char *all = (const char *)dynamic;
+                if (std::any_of(all + shared, all + sizeof dynamic, [](char c) { return c != '\xff'; })) {
+                    printf("a block wrote beyond its %zu bytes of shared memory\n", shared);
+                    exit(1);
+                }
             }
 }
 
@@ -172,14 +186,29 @@ using std::isfinite;
 // device.cuh
 #define DYNAMIC_SHARED float4 *shared = host::dynamic
 inline float exp2_of(float x) { return std::exp2(x); }
-inline void copy_ahead(void *to, const void *from) { memcpy(to, from, 4); }
-inline void copy_sixteen(void *to, const void *from, int bytes = 16) {
-    memcpy(to, from, bytes);
-    memset((char *)to + bytes, 0, 16 - bytes);
+// A copy comes when its group is waited for.
+namespace host {
+inline void send(void *to, const void *from, size_t bytes, size_t all) {
+    auto at = [&](const void *x) { return (uintptr_t)x % all; };
+    if (at(to) || (bytes && at(from))) printf("a copy of %zu bytes from or to an odd place\n", all), exit(1);
+    Copy copy = {(char *)to, std::vector<char>(all)};
+    memcpy(copy.bytes.data(), from, bytes);
+    now->copies.back().push_back(copy);
 }
+inline void arrive_but(size_t pending) {
+    auto &groups = now->copies;
+    // The last is not sent yet.
+    while (groups.size() > pending + 1) {
+        for (const Copy &copy : groups[0]) memcpy(copy.to, copy.bytes.data(), copy.bytes.size());
+        groups.erase(groups.begin());
+    }
+}
+}  // namespace host
+inline void copy_ahead(void *to, const void *from) { host::send(to, from, 4, 4); }
+inline void copy_sixteen(void *to, const void *from, int bytes = 16) { host::send(to, from, bytes, 16); }
 inline void ask_for(const void *) {}
-inline void copies_sent() {}
-template <int N> void copies_there_but() {}
+inline void copies_sent() { host::now->copies.push_back({}); }
+template <int N> void copies_there_but() { host::arrive_but(N); }
 inline void turn_wait(int barrier) { host::wait(host::turns[barrier]); }
 inline void turn_over(int barrier) { host::arrive(host::turns[barrier]); }
 template <typename T> T *counted_from(T *x) { return x; }

@@ -825,15 +825,15 @@ template <typename T> static void test_scan(Recurrence z, int seg) {
     // Without segments.
     int piece = 16 / sizeof(T);
     if (!z.complex && n <= 16 && n % piece == 0 && d % piece == 0)
-        for (unsigned warps : {2u, 5u, 12u}) {
+        for (unsigned warps : {3u, 4u, 6u, 12u}) {
             Floats empty = unwritten(s * t * d), found = unwritten(s * kept * state);
             std::vector<T> out = rounded<T>(empty);
             host::launch({(unsigned)(d + 15) / 16, 1, S}, {32 * warps, 1, 1}, [&] {
                 if constexpr (half) scan_relay_real_selective_bf16(&rows_given[0], &p[0], &h0[0], &out[0], &found[0], t, d, n, t * d, kept * state);
                 else scan_relay_real_selective(&rows_given[0], &p[0], &h0[0], &out[0], &found[0], t, d, n, t * d, kept * state);
-            });
-            close(name + "y, by turns", numbers_of(out), y, result);
-            close(name + "states, by turns", found, states, 1e-5);
+            }, warps * (64 * 16 + 3 * 8 * 64 * sizeof(T)));
+            close(name + "y, by turns of " + std::to_string(warps) + " warps", numbers_of(out), y, result);
+            close(name + "states, by turns of " + std::to_string(warps) + " warps", found, states, 1e-5);
         }
 
     // Back from the states as they should be, so that errors do not hide each other.
@@ -869,7 +869,7 @@ template <typename T> static void test_scan(Recurrence z, int seg) {
         int ss = kept * state, ys = t * d;
         if constexpr (half) back_rows_real_selective_bf16(r, q, i, m, g, e, o, x, w, f, t, d, n, seg, segs, ss, ys);
         else BY_VARIANT(back_rows_real_selective(r, q, i, m, g, e, o, x, w, f, t, d, n, seg, segs, ss, ys), back_rows_complex_selective(r, q, i, m, g, e, o, x, w, f, t, d, n, seg, segs, ss, ys));
-    });
+    }, room(threads));
     host::launch({2, 1, 1}, {64, 1, 1}, [&] {
         if constexpr (half) scan_mix_bf16(&mix[0], &found_grows[0], count, d, R, blocks);
         else scan_mix(&mix[0], &found_grows[0], count, d, R, blocks);
@@ -949,7 +949,7 @@ int main() {
         for (auto [d, n] : {std::pair<int, int>{1, 1}, {33, 3}, {70, 16}, {5, 20}, {16, 40}})
             for (int t : {1, 31, 32, 70, d == 33 ? 4200 : 300}) test_invariant({t > 1000 ? 1 : 3, t, d, n, complex != 0, false});
     for (int complex : {0, 1})
-        for (auto [d, n] : {std::pair<int, int>{1, 1}, {33, 3}, {70, 16}, {5, 20}, {64, 16}, {24, 8}, {3, 40}, {130, 2}})
+        for (auto [d, n] : {std::pair<int, int>{1, 1}, {33, 3}, {70, 16}, {5, 20}, {64, 16}, {24, 8}, {20, 12}, {3, 40}, {130, 2}})
             for (int t : {1, 31, 70})
                 for (int seg : {32, 96}) {
                     test_scan<float>({2, t, d, n, complex != 0, true}, seg);

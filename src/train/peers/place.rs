@@ -20,6 +20,9 @@ pub struct Place {
 /// Port of rank 0 where the launcher names none, torchrun's.
 const PORT: u16 = 29_500;
 
+/// By this torchrun says that it listens at MASTER_PORT itself, for its own store, so that rank 0 has to take another port.
+const TAKEN: &str = "TORCHELASTIC_USE_AGENT_STORE";
+
 /// Each launcher's variables: rank, world, rank on the machine.
 const LAUNCHERS: [[&str; 3]; 3] = [
     ["RANK", "WORLD_SIZE", "LOCAL_RANK"],
@@ -30,7 +33,8 @@ const LAUNCHERS: [[&str; 3]; 3] = [
 impl Place {
     /// What torchrun, Slurm or Open MPI say (`variable` is [`std::env::var`] but in tests); `None` for a process by itself.
     ///
-    /// MASTER_ADDR and MASTER_PORT are taken from any of them; without an address, all are on this machine.
+    /// MASTER_ADDR and MASTER_PORT are taken from any of them; without an address, all are on this machine. Under torchrun, which holds
+    /// the port that it names, rank 0 listens at the one above it.
     pub fn from_launcher(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>> {
         let Some([rank_name, world_name, local_name]) =
             LAUNCHERS.into_iter().find(|names| variable(names[0]).is_some() && variable(names[1]).is_some())
@@ -52,6 +56,8 @@ impl Place {
             Some(port) => u16::try_from(port)
                 .map_err(|_| Error::input("variable MASTER_PORT", "a port below 65,536", port.to_string()))?,
         };
+        let taken = variable(TAKEN).is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        let port = if taken { port.checked_add(1).unwrap_or(port - 1) } else { port };
         let address = variable("MASTER_ADDR").unwrap_or_else(|| "127.0.0.1".into());
         let local_rank = number(local_name)?.unwrap_or(rank);
         Ok((world > 1).then_some(Self { rank, world, local_rank, address, port }))
@@ -79,7 +85,11 @@ mod tests {
             ("MASTER_PORT", "1234"),
         ];
         let found = Place { rank: 3, world: 4, local_rank: 1, address: "node-1".into(), port: 1234 };
-        assert_eq!(place(&torchrun)?, Some(found));
+        assert_eq!(place(&torchrun)?, Some(found.clone()));
+        for (store, port) in [("False", 1234), ("True", 1235)] {
+            let given = [torchrun.as_slice(), &[(TAKEN, store)]].concat();
+            assert_eq!(place(&given)?, Some(Place { port, ..found.clone() }));
+        }
         let slurm = place(&[("SLURM_PROCID", "1"), ("SLURM_NTASKS", "2"), ("SLURM_LOCALID", "0")])?;
         let found = Place { rank: 1, world: 2, local_rank: 0, address: "127.0.0.1".into(), port: PORT };
         assert_eq!(slurm, Some(found));

@@ -80,7 +80,8 @@ impl Walk {
     }
 }
 
-/// The forward without segments, by warps that take turns: real states, where streams and channels alone nearly fill the chip.
+/// The forward without segments, by warps that take turns: real states, where streams and channels alone nearly fill the chip and
+/// segments would be needed otherwise.
 pub(super) struct Relay {
     blocks: usize,
     warps: usize,
@@ -89,7 +90,7 @@ pub(super) struct Relay {
 impl Relay {
     /// Channels of a block, and its states of each at most.
     const WIDE: usize = 16;
-    /// Rows of a warp's turn, and those under way.
+    /// Rows of a warp's turn; tiles of so many, the one it is at and those under way.
     const ROWS: usize = 8;
     const TILES: usize = 3;
     /// Warps of a multiprocessor, by the kernel's registers; of a block, at least.
@@ -102,14 +103,17 @@ impl Relay {
         shape: ScanShape,
         (streams, t): (usize, usize),
     ) -> Option<Self> {
-        let fits =
-            !shape.complex && shape.n <= Self::WIDE && shape.n.is_multiple_of(4) && shape.d.is_multiple_of(4);
+        let walk = Walk::new("scan_rows", shape);
+        let cut = Cut::new(multiprocessors, t, (walk.blocks * streams, RESIDENT * 128 / walk.threads));
+        let fits = !shape.complex && (5..=Self::WIDE).contains(&shape.n);
+        let whole = shape.n.is_multiple_of(4) && shape.d.is_multiple_of(4);
         let blocks = shape.d.div_ceil(Self::WIDE);
         let (all, most) = (blocks * streams, Self::WARPS / Self::LEAST_WARPS);
         let resident = all.div_ceil(multiprocessors).min(most);
         let (places, warps) = (resident * multiprocessors, Self::WARPS / resident);
-        let filled = 4 * all >= 3 * places * all.div_ceil(places);
-        (fits && filled && t >= 4 * warps * Self::ROWS).then_some(Self { blocks, warps })
+        let filled = 4 * streams * shape.d >= 3 * Self::WIDE * places * all.div_ceil(places);
+        (cut.segments > 1 && fits && whole && filled && t >= 4 * warps * Self::ROWS)
+            .then_some(Self { blocks, warps })
     }
 
     fn launch(&self, streams: usize) -> Launch {
@@ -155,7 +159,9 @@ pub fn forward(shape: ScanShape, given: [&Tensor; 3], sizes: (usize, usize)) -> 
     if !shape.selective {
         return invariant::forward(shape, given, sizes);
     }
-    with_all(given, |device, [rows, params, h0]| run(device, shape, [&rows, &params, &h0], sizes))
+    // Rows that begin where a view does, not where memory was given, are not copied by sixteen bytes.
+    let aligned = given[0].layout().start_offset().is_multiple_of(4);
+    with_all(given, |device, [rows, params, h0]| run(device, shape, [&rows, &params, &h0], sizes, aligned))
 }
 
 fn run(
@@ -163,14 +169,14 @@ fn run(
     shape: ScanShape,
     [rows, params, h0]: [&CudaView<'_, f32>; 3],
     (streams, t): (usize, usize),
+    aligned: bool,
 ) -> Result<(Tensor, Tensor)> {
     let (walk, ends_walk) = (Walk::new("scan_rows", shape), Walk::new("scan_ends", shape));
     let (state, kept) = (shape.state_rows() * shape.d, shape.states_len(t, CHUNK));
     let (mut y, mut states) = (room(device, streams * t * shape.d)?, room(device, streams * kept)?);
     let multiprocessors = multiprocessors(device)?;
     let cut = Cut::new(multiprocessors, t, (walk.blocks * streams, RESIDENT * 128 / walk.threads));
-    let relay = Relay::new(multiprocessors, shape, (streams, t)).filter(|_| cut.segments > 1);
-    if let Some(relay) = relay {
+    if let (true, Some(relay)) = (aligned, Relay::new(multiprocessors, shape, (streams, t))) {
         let name = format!("scan_relay_{}", variant(shape));
         let results = &mut [&mut y.slice_mut(..), &mut states.slice_mut(..)];
         let sizes = [t, shape.d, shape.n, t * shape.d, kept];
