@@ -2,6 +2,9 @@
 //
 // A block's threads are coroutines (ucontext) that hand over to the next at each barrier and exchange. Blocks run one after the
 // other, so a block's shared memory is a static variable. Slow, and exact in what matters: which thread reads and writes what.
+//
+// With -fsanitize=thread each coroutine is a thread to ThreadSanitizer, and what it is told of are the barriers alone: two accesses to
+// shared memory that no barriers put in order, over however many threads, are a race. Exchanges order nothing.
 #pragma once
 #include <ucontext.h>
 
@@ -32,12 +35,34 @@ struct uint2 {
     unsigned x, y;
 };
 
+#ifdef __SANITIZE_THREAD__
+extern "C" {
+void *__tsan_create_fiber(unsigned);
+void *__tsan_get_current_fiber();
+void __tsan_switch_to_fiber(void *, unsigned);
+void __tsan_acquire(void *);
+void __tsan_release(void *);
+void __tsan_write_range(void *, unsigned long);
+}
+// What runs the threads, and is none of theirs.
+#define UNSEEN __attribute__((no_sanitize_thread, noinline))
+#else
+inline void *__tsan_create_fiber(unsigned) { return nullptr; }
+inline void *__tsan_get_current_fiber() { return nullptr; }
+inline void __tsan_switch_to_fiber(void *, unsigned) {}
+inline void __tsan_acquire(void *) {}
+inline void __tsan_release(void *) {}
+inline void __tsan_write_range(void *, unsigned long) {}
+#define UNSEEN
+#endif
+
 namespace host {
 
-// Threads that wait for each other: a block's, or a warp's.
+// Threads that wait for each other: a block's, or a warp's. `order` is what ThreadSanitizer knows a round by.
 struct Group {
     int live = 0, arrived = 0;
     unsigned round = 0;
+    uint64_t order[2] = {0, 0};
 };
 
 // A copy that is under way until its group is waited for.
@@ -48,6 +73,7 @@ struct Copy {
 
 struct Thread {
     ucontext_t context;
+    void *fiber = nullptr;
     std::vector<std::vector<Copy>> copies;
     std::vector<char> stack;
     Index index;
@@ -59,6 +85,8 @@ struct Thread {
 
 inline Thread *now;
 inline ucontext_t scheduler;
+inline void *scheduler_fiber;
+inline uint64_t begun, ended;
 inline Group block;
 inline Index blocks, threads, at;
 inline const std::function<void()> *kernel;
@@ -68,21 +96,29 @@ alignas(16) inline float4 dynamic[(227 << 10) / 16];
 // Barriers of two warps, of which the one waits and the other does not.
 inline Group turns[16];
 
-inline void hand_over() { swapcontext(&now->context, &scheduler); }
+UNSEEN inline Thread *here() { return now; }
 
-inline void arrive(Group &group) {
+UNSEEN inline void hand_over() {
+    // 1: what was done before the switch is not put in order with what comes after.
+    __tsan_switch_to_fiber(scheduler_fiber, 1);
+    swapcontext(&now->context, &scheduler);
+}
+
+UNSEEN inline void arrive(Group &group, bool orders = true) {
+    if (orders) __tsan_release(&group.order[group.round % 2]);
     if (++group.arrived < group.live) return;
     group.arrived = 0;
     group.round++;
 }
 
-inline void wait(Group &group) {
+UNSEEN inline void wait(Group &group, bool orders = true) {
     unsigned round = group.round;
-    arrive(group);
+    arrive(group, orders);
     while (group.round == round) hand_over();
+    if (orders) __tsan_acquire(&group.order[round % 2]);
 }
 
-inline void leave(Group &group) {
+UNSEEN inline void leave(Group &group) {
     group.live--;
     if (group.live > 0 && group.arrived == group.live) {
         group.arrived = 0;
@@ -90,22 +126,41 @@ inline void leave(Group &group) {
     }
 }
 
-inline void run_thread() {
+UNSEEN inline void run_thread() {
+    __tsan_acquire(&begun);
     (*kernel)();
     leave(*now->warp);
     leave(block);
     now->done = true;
+    __tsan_release(&ended);
     hand_over();
 }
 
 // Another lane's value.
-template <typename T> T exchange(T value, int from) {
-    memcpy(&now->slots[now->lane], &value, sizeof(T));
-    wait(*now->warp);
+template <typename T> UNSEEN T exchange(T value, int from) {
+    *(T *)&now->slots[now->lane] = value;
+    wait(*now->warp, false);
     T got = value;
-    if (from >= 0 && from < 32) memcpy(&got, &now->slots[from], sizeof(T));
-    wait(*now->warp);
+    if (from >= 0 && from < 32) got = *(T *)&now->slots[from];
+    wait(*now->warp, false);
     return got;
+}
+
+UNSEEN inline void resume(Thread *thread) {
+    now = thread;
+    __tsan_switch_to_fiber(thread->fiber, 1);
+    swapcontext(&scheduler, &thread->context);
+}
+
+UNSEEN inline void run_all(Thread *all, int count) {
+    for (int left = count; left > 0;) {
+        left = 0;
+        for (int i = 0; i < count; i++)
+            if (!all[i].done) {
+                resume(&all[i]);
+                left += !all[i].done;
+            }
+    }
 }
 
 inline void run_block() {
@@ -118,7 +173,7 @@ inline void run_block() {
     for (Group &turn : turns) turn = {64};
     for (int i = 0; i < count; i++) {
         Thread &t = all[i];
-        if (t.stack.empty()) t.stack.resize(128 << 10);
+        if (t.stack.empty()) t.stack.resize(128 << 10), t.fiber = __tsan_create_fiber(0);
         t.index = {i % threads.x, i / threads.x % threads.y, i / threads.x / threads.y};
         t.lane = i % 32, t.warp = &warps[i / 32], t.slots = &slots[i / 32 * 32], t.done = false;
         t.warp->live++, block.live++;
@@ -129,15 +184,10 @@ inline void run_block() {
         t.context.uc_link = nullptr;
         makecontext(&t.context, run_thread, 0);
     }
-    for (int left = count; left > 0;) {
-        left = 0;
-        for (int i = 0; i < count; i++)
-            if (!all[i].done) {
-                now = &all[i];
-                swapcontext(&scheduler, &now->context);
-                left += !all[i].done;
-            }
-    }
+    scheduler_fiber = __tsan_get_current_fiber();
+    __tsan_release(&begun);
+    run_all(&all[0], count);
+    __tsan_acquire(&ended);
 }
 
 // Runs a kernel: launch({blocks}, {threads}, [&] { kernel(arguments); }). The dynamic shared memory, `shared` bytes, is full of NaN before
@@ -159,16 +209,16 @@ inline void launch(Index grid, Index size, const std::function<void()> &call, si
 
 }  // namespace host
 
-#define threadIdx (host::now->index)
+#define threadIdx (host::here()->index)
 #define blockIdx (host::at)
 #define blockDim (host::threads)
 #define gridDim (host::blocks)
 
 inline void __syncthreads() { host::wait(host::block); }
-inline void __syncwarp(unsigned = 0xffffffffu) { host::wait(*host::now->warp); }
+inline void __syncwarp(unsigned = 0xffffffffu) { host::wait(*host::here()->warp); }
 template <typename T> T __shfl_sync(unsigned, T v, int from) { return host::exchange(v, from); }
-template <typename T> T __shfl_xor_sync(unsigned, T v, int by) { return host::exchange(v, host::now->lane ^ by); }
-template <typename T> T __shfl_down_sync(unsigned, T v, int by) { return host::exchange(v, host::now->lane + by); }
+template <typename T> T __shfl_xor_sync(unsigned, T v, int by) { return host::exchange(v, host::here()->lane ^ by); }
+template <typename T> T __shfl_down_sync(unsigned, T v, int by) { return host::exchange(v, host::here()->lane + by); }
 
 inline unsigned __float_as_uint(float x) { unsigned y; memcpy(&y, &x, 4); return y; }
 inline float __int_as_float(int x) { float y; memcpy(&y, &x, 4); return y; }
@@ -193,10 +243,12 @@ inline void send(void *to, const void *from, size_t bytes, size_t all) {
     if (at(to) || (bytes && at(from))) printf("a copy of %zu bytes from or to an odd place\n", all), exit(1);
     Copy copy = {(char *)to, std::vector<char>(all)};
     memcpy(copy.bytes.data(), from, bytes);
-    now->copies.back().push_back(copy);
+    // It may come at any time from here on.
+    __tsan_write_range(to, all);
+    here()->copies.back().push_back(copy);
 }
 inline void arrive_but(size_t pending) {
-    auto &groups = now->copies;
+    auto &groups = here()->copies;
     // The last is not sent yet.
     while (groups.size() > pending + 1) {
         for (const Copy &copy : groups[0]) memcpy(copy.to, copy.bytes.data(), copy.bytes.size());
@@ -207,7 +259,7 @@ inline void arrive_but(size_t pending) {
 inline void copy_ahead(void *to, const void *from) { host::send(to, from, 4, 4); }
 inline void copy_sixteen(void *to, const void *from, int bytes = 16) { host::send(to, from, bytes, 16); }
 inline void ask_for(const void *) {}
-inline void copies_sent() { host::now->copies.push_back({}); }
+inline void copies_sent() { host::here()->copies.push_back({}); }
 template <int N> void copies_there_but() { host::arrive_but(N); }
 inline void turn_wait(int barrier) { host::wait(host::turns[barrier]); }
 inline void turn_over(int barrier) { host::arrive(host::turns[barrier]); }
