@@ -37,13 +37,13 @@ loom: tools
 # Several processes, as the usual launchers start them. (Slurm's needs its daemons.)
 launchers: tools
 	@{ command -v mpirun && command -v torchrun; } >/dev/null 2>&1 || \
-		{ $(SUDO) apt-get update && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y --no-install-recommends openmpi-bin python3-torch; }
+		{ $(SUDO) apt-get update && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends openmpi-bin python3-torch; }
 	$(CARGO) test --test cli -- --ignored launchers_
 
 # Live, with real audio servers and no sound card.
 servers: tools
 	@{ command -v jackd && command -v pulseaudio && command -v paplay && ls /usr/lib/*/alsa-lib/libasound_module_pcm_pulse.so; } >/dev/null 2>&1 || \
-		{ $(SUDO) apt-get update && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y --no-install-recommends \
+		{ $(SUDO) apt-get update && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
 			jackd2 pulseaudio pulseaudio-utils libasound2-plugins; }
 	$(CARGO) test --test servers -- --ignored --nocapture --test-threads 1
 	$(CARGO) build --example live

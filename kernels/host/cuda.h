@@ -243,8 +243,9 @@ inline void send(void *to, const void *from, size_t bytes, size_t all) {
     if (at(to) || (bytes && at(from))) printf("a copy of %zu bytes from or to an odd place\n", all), exit(1);
     Copy copy = {(char *)to, std::vector<char>(all)};
     memcpy(copy.bytes.data(), from, bytes);
-    // It may come at any time from here on.
+    // It may come at any time from here on; who reads it too early finds no number.
     __tsan_write_range(to, all);
+    memset(to, 0xff, all);
     here()->copies.back().push_back(copy);
 }
 inline void arrive_but(size_t pending) {

@@ -7,12 +7,10 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$here"
 g++ -std=c++17 -O1 -fno-strict-aliasing -I. test.cpp -o "$work/test"
-g++ -std=c++17 -O1 -g -fsanitize=thread -fno-strict-aliasing -I. test.cpp -o "$work/races"
-# Its shadow memory wants addresses that are not drawn at random.
-TSAN_OPTIONS=halt_on_error=1 setarch -R "$work/races" few >/dev/null
-echo "kernels on the host: no races"
 "$work/test"
 g++ -std=c++17 -O1 -g -fsanitize=thread -fno-strict-aliasing -I. test.cpp -o "$work/races"
-# Its shadow memory wants addresses that are not drawn at random.
-TSAN_OPTIONS=halt_on_error=1 setarch -R "$work/races" few >/dev/null
+# Its shadow memory wants addresses that are not drawn at random, which not everyone may ask for.
+still=(setarch -R)
+"${still[@]}" true 2>/dev/null || still=()
+TSAN_OPTIONS=halt_on_error=1 "${still[@]}" "$work/races" few >"$work/said" || { tail -20 "$work/said"; exit 1; }
 echo "kernels on the host: no races"

@@ -28,6 +28,7 @@ pub fn run(devices: &[usize]) -> Result<Tally> {
             .env("LOCAL_RANK", rank.to_string())
             .env("MASTER_ADDR", "127.0.0.1")
             .env("MASTER_PORT", port.to_string())
+            .env_remove(crate::train::peers::TAKEN_PORT)
             .spawn();
         child.map_err(|e| Error::io("start", &program, e))
     };

@@ -19,7 +19,7 @@ mod tcp;
 
 #[cfg(feature = "train-cuda")]
 pub use nccl::Nccl;
-pub use place::Place;
+pub use place::{Place, TAKEN_PORT};
 pub use tcp::Tcp;
 
 use candle_core::Tensor;

@@ -21,7 +21,7 @@ pub struct Place {
 const PORT: u16 = 29_500;
 
 /// By this torchrun says that it listens at MASTER_PORT itself, for its own store, so that rank 0 has to take another port.
-const TAKEN: &str = "TORCHELASTIC_USE_AGENT_STORE";
+pub const TAKEN_PORT: &str = "TORCHELASTIC_USE_AGENT_STORE";
 
 /// Each launcher's variables: rank, world, rank on the machine.
 const LAUNCHERS: [[&str; 3]; 3] = [
@@ -34,7 +34,7 @@ impl Place {
     /// What torchrun, Slurm or Open MPI say (`variable` is [`std::env::var`] but in tests); `None` for a process by itself.
     ///
     /// MASTER_ADDR and MASTER_PORT are taken from any of them; without an address, all are on this machine. Under torchrun, which holds
-    /// the port that it names, rank 0 listens at the one above it.
+    /// the port that it names, rank 0 listens at the one above it (below the last).
     pub fn from_launcher(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>> {
         let Some([rank_name, world_name, local_name]) =
             LAUNCHERS.into_iter().find(|names| variable(names[0]).is_some() && variable(names[1]).is_some())
@@ -56,7 +56,7 @@ impl Place {
             Some(port) => u16::try_from(port)
                 .map_err(|_| Error::input("variable MASTER_PORT", "a port below 65,536", port.to_string()))?,
         };
-        let taken = variable(TAKEN).is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        let taken = variable(TAKEN_PORT).is_some_and(|value| value.eq_ignore_ascii_case("true"));
         let port = if taken { port.checked_add(1).unwrap_or(port - 1) } else { port };
         let address = variable("MASTER_ADDR").unwrap_or_else(|| "127.0.0.1".into());
         let local_rank = number(local_name)?.unwrap_or(rank);
@@ -87,7 +87,7 @@ mod tests {
         let found = Place { rank: 3, world: 4, local_rank: 1, address: "node-1".into(), port: 1234 };
         assert_eq!(place(&torchrun)?, Some(found.clone()));
         for (store, port) in [("False", 1234), ("True", 1235)] {
-            let given = [torchrun.as_slice(), &[(TAKEN, store)]].concat();
+            let given = [torchrun.as_slice(), &[(TAKEN_PORT, store)]].concat();
             assert_eq!(place(&given)?, Some(Place { port, ..found.clone() }));
         }
         let slurm = place(&[("SLURM_PROCID", "1"), ("SLURM_NTASKS", "2"), ("SLURM_LOCALID", "0")])?;
