@@ -77,32 +77,37 @@ fn two_processes_learn_what_one_learns() {
     assert!(one == weights(&folder, "cut"), "two processes that were cut give other bits");
 }
 
-/// Two processes started by a launcher, as a user would.
-fn launched(folder: &Folder, launcher: &str, out: &str) {
-    let line =
-        format!("{launcher} {} train small.toml --out {out} --threads 1", env!("CARGO_BIN_EXE_cascabel"));
-    let words: Vec<&str> = line.split(' ').collect();
-    let mut command = Command::new(words[0]);
-    command.args(&words[1..]).current_dir(folder.path(".")).env("MASTER_PORT", free_port().to_string());
-    let ended = command.output().unwrap_or_else(|e| panic!("{}: {e}", words[0]));
-    assert!(ended.status.success(), "{launcher}: {}", String::from_utf8_lossy(&ended.stderr));
-}
-
-#[test]
-#[ignore = "needs Open MPI's mpirun and PyTorch's torchrun: make launchers"]
-fn launchers_start_processes_that_learn_what_one_learns() {
+/// Two processes, started by each of these launchers as a user would, give the bits of one.
+fn learn_what_one_learns(launchers: &[String]) {
     let folder = folder();
     folder.write("small.toml", RECIPE.replace("batch = 2", "batch = 6").as_bytes());
     train(&folder, "--out one --threads 2");
-    let port = free_port();
-    for (launcher, out) in [
-        ("mpirun --allow-run-as-root --oversubscribe -np 2", "mpi"),
-        (&format!("torchrun --master_port {port} --nproc_per_node 2 -r 1 -t 1 --no_python"), "torchrun"),
-        ("torchrun --standalone --nproc_per_node 2 -r 1 -t 1 --no_python", "alone"),
-    ] {
-        launched(&folder, launcher, out);
-        assert!(weights(&folder, "one") == weights(&folder, out), "{launcher} gives other bits");
+    for launcher in launchers {
+        let program = env!("CARGO_BIN_EXE_cascabel");
+        let line = format!("{launcher} {program} train small.toml --out two --threads 1");
+        let words: Vec<&str> = line.split(' ').collect();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).current_dir(folder.path(".")).env("MASTER_PORT", free_port().to_string());
+        let ended = command.output().unwrap_or_else(|e| panic!("{}: {e}", words[0]));
+        assert!(ended.status.success(), "{launcher}: {}", String::from_utf8_lossy(&ended.stderr));
+        assert!(weights(&folder, "one") == weights(&folder, "two"), "{launcher} gives other bits");
+        std::fs::remove_dir_all(folder.path("two")).unwrap();
     }
+}
+
+#[test]
+#[ignore = "needs Open MPI's mpirun: make launchers"]
+fn mpirun_starts_processes_that_learn_what_one_learns() {
+    learn_what_one_learns(&["mpirun --allow-run-as-root --oversubscribe -np 2".into()]);
+}
+
+#[test]
+#[ignore = "needs PyTorch's torchrun: make launchers"]
+fn torchrun_starts_processes_that_learn_what_one_learns() {
+    let meeting = [format!("--master_port {}", free_port()), "--standalone".into()];
+    learn_what_one_learns(
+        &meeting.map(|at| format!("torchrun {at} --nproc_per_node 2 -r 1 -t 1 --no_python")),
+    );
 }
 
 #[cfg(unix)]
