@@ -75,6 +75,11 @@ impl Walk {
         Self { name, lanes, blocks: shape.d.div_ceil(of_warp * warps), threads: 32 * warps, staged }
     }
 
+    /// How rows are cut for `RESIDENT` times 128 threads of this a multiprocessor.
+    fn cut(&self, multiprocessors: usize, (streams, t): (usize, usize)) -> Cut {
+        Cut::new(multiprocessors, t, (self.blocks * streams, RESIDENT * 128 / self.threads))
+    }
+
     fn launch(&self, segments: usize, streams: usize) -> Launch {
         Launch { grid: [self.blocks, segments, streams], block: [self.threads, 1], shared: self.staged }
     }
@@ -103,8 +108,7 @@ impl Relay {
         shape: ScanShape,
         (streams, t): (usize, usize),
     ) -> Option<Self> {
-        let walk = Walk::new("scan_rows", shape);
-        let cut = Cut::new(multiprocessors, t, (walk.blocks * streams, RESIDENT * 128 / walk.threads));
+        let cut = Walk::new("scan_rows", shape).cut(multiprocessors, (streams, t));
         let fits = !shape.complex && (5..=Self::WIDE).contains(&shape.n);
         let whole = shape.n.is_multiple_of(4) && shape.d.is_multiple_of(4);
         let blocks = shape.d.div_ceil(Self::WIDE);
@@ -175,7 +179,7 @@ fn run(
     let (state, kept) = (shape.state_rows() * shape.d, shape.states_len(t, CHUNK));
     let (mut y, mut states) = (room(device, streams * t * shape.d)?, room(device, streams * kept)?);
     let multiprocessors = multiprocessors(device)?;
-    let cut = Cut::new(multiprocessors, t, (walk.blocks * streams, RESIDENT * 128 / walk.threads));
+    let cut = walk.cut(multiprocessors, (streams, t));
     if let (true, Some(relay)) = (aligned, Relay::new(multiprocessors, shape, (streams, t))) {
         let name = format!("scan_relay_{}", variant(shape));
         let results = &mut [&mut y.slice_mut(..), &mut states.slice_mut(..)];
